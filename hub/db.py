@@ -1,0 +1,61 @@
+"""The database: one engine a process, short transactions, the same code on SQLite and PostgreSQL."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Engine, event
+from sqlmodel import Session, create_engine
+
+from hub.config import ROOT
+
+
+@lru_cache(maxsize=8)
+def engine(url: str) -> Engine:
+    """The engine of a database URL, made once a process."""
+    if not url.startswith("sqlite"):
+        # pool_pre_ping: a database that went away and came back is found at the next request.
+        return create_engine(url, pool_pre_ping=True, pool_recycle=300)
+    made = create_engine(url, connect_args={"timeout": 30})
+
+    @event.listens_for(made, "connect")
+    def _configure(connection: Any, _record: Any) -> None:
+        # SQLAlchemy begins transactions itself below; pysqlite's own late BEGIN would let two readers
+        # both turn writers and one of them fail at once, whatever the timeout.
+        connection.isolation_level = None
+        connection.executescript(
+            "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA busy_timeout=30000;"
+        )
+
+    @event.listens_for(made, "begin")
+    def _begin(connection: Any) -> None:
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return made
+
+
+@contextmanager
+def reading(url: str) -> Iterator[Session]:
+    """A session to read in; nothing of it is kept."""
+    with Session(engine(url)) as session:
+        yield session
+
+
+@contextmanager
+def writing(url: str) -> Iterator[Session]:
+    """A session to write in: committed at the end, rolled back on an error. Keep it short."""
+    with Session(engine(url).execution_options(writes=True), expire_on_commit=False) as session:
+        with session.begin():
+            yield session
+
+
+def migrate(url: str) -> None:
+    """Bring the database to the newest schema."""
+    config = Config()
+    config.set_main_option("script_location", str(ROOT / "hub" / "migrations"))
+    config.attributes["engine"] = engine(url)
+    command.upgrade(config, "head")

@@ -1,0 +1,1 @@
+"""The web pages and APIs, a module for each page family."""
