@@ -13,7 +13,7 @@ GiB = 1024**3
 
 
 class Settings(BaseSettings):
-    """All settings of one hub. Sizes are bytes, times are seconds unless a description says otherwise."""
+    """All settings of one hub. Sizes are bytes and times seconds, unless a description says more."""
 
     model_config = SettingsConfigDict(env_prefix="HUB_", env_ignore_empty=True, extra="ignore")
 

@@ -1,4 +1,4 @@
-"""The database: one engine a process, short transactions, the same code on SQLite and PostgreSQL."""
+"""The database: one engine a process, short transactions, one code for SQLite and PostgreSQL."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,11 +23,12 @@ def engine(url: str) -> Engine:
 
     @event.listens_for(made, "connect")
     def _configure(connection: Any, _record: Any) -> None:
-        # SQLAlchemy begins transactions itself below; pysqlite's own late BEGIN would let two readers
-        # both turn writers and one of them fail at once, whatever the timeout.
+        # SQLAlchemy begins transactions itself below: pysqlite's own late BEGIN would let two readers
+        # both turn writers, and one of them fail at once, whatever the timeout.
         connection.isolation_level = None
         connection.executescript(
-            "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA busy_timeout=30000;"
+            "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
+            "PRAGMA foreign_keys=ON; PRAGMA busy_timeout=30000;"
         )
 
     @event.listens_for(made, "begin")
@@ -48,9 +49,9 @@ def reading(url: str) -> Iterator[Session]:
 @contextmanager
 def writing(url: str) -> Iterator[Session]:
     """A session to write in: committed at the end, rolled back on an error. Keep it short."""
-    with Session(engine(url).execution_options(writes=True), expire_on_commit=False) as session:
-        with session.begin():
-            yield session
+    writer = engine(url).execution_options(writes=True)
+    with Session(writer, expire_on_commit=False) as session, session.begin():
+        yield session
 
 
 def migrate(url: str) -> None:

@@ -14,7 +14,7 @@ HubError                a cause and a next step; every subclass fixes the HTTP s
 └── NoSpace             507  the disk or the memory is too small
 
 Errors are caught at three edges only: the request (hub/app.py), the task (workers/tasks.py) and the
-command line (hub/cli.py). Whatever is not a HubError is logged there with an id, and shown as that id.
+command line (hub/cli.py). What is not a HubError is logged there with an id, and shown as that id.
 """
 
 from typing import ClassVar
