@@ -13,7 +13,7 @@ GiB = 1024**3
 
 
 class Settings(BaseSettings):
-    """All settings of one hub. Sizes are bytes and times seconds, unless a description says more."""
+    """All settings of one hub: sizes in bytes, times in seconds, unless one says otherwise."""
 
     model_config = SettingsConfigDict(env_prefix="HUB_", env_ignore_empty=True, extra="ignore")
 

@@ -23,8 +23,8 @@ def engine(url: str) -> Engine:
 
     @event.listens_for(made, "connect")
     def _configure(connection: Any, _record: Any) -> None:
-        # SQLAlchemy begins transactions itself below: pysqlite's own late BEGIN would let two readers
-        # both turn writers, and one of them fail at once, whatever the timeout.
+        # SQLAlchemy begins transactions itself below: pysqlite would do so late and let two readers
+        # both turn writers, of which one fails at once, whatever the timeout.
         connection.isolation_level = None
         connection.executescript(
             "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"

@@ -1,4 +1,4 @@
-"""What every test may ask for: a hub of its own in a temporary folder, and no network but loopback."""
+"""What every test may ask for: a hub in a temporary folder, and no network but loopback."""
 
 import socket
 from collections.abc import Iterator
