@@ -1,0 +1,78 @@
+"""The hub's REST API as the command line speaks it."""
+
+import os
+from collections.abc import Iterator
+from typing import Any, Self
+
+import httpx
+
+from hub.config import Settings
+from hub.errors import HubError, Unavailable
+
+FINAL = ("done", "failed", "cancelled")
+
+
+class Refused(HubError):
+    """The hub answered with a problem document; its words are handed on."""
+
+
+class Client:
+    """A connection to a running hub: HUB_URL and HUB_TOKEN, else the address of the settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.url = os.environ.get("HUB_URL", settings.base_url).rstrip("/")
+        token = os.environ.get("HUB_TOKEN") or settings.admin_token.get_secret_value()
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        # trust_env=False: a proxy of the surroundings has no business between a hub and its tool.
+        self._http = httpx.Client(
+            base_url=f"{self.url}/api/v1", headers=headers, timeout=30, trust_env=False
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._http.close()
+
+    def call(self, method: str, path: str, **keywords: Any) -> Any:
+        """The JSON that the hub answers; raises Refused with its cause and hint."""
+        try:
+            answer = self._http.request(method, path, **keywords)
+        except httpx.TransportError as error:
+            raise Unavailable(
+                "no_hub",
+                f"No hub answers at {self.url} ({error}).",
+                "Start one with `slmhub up`, or name another in HUB_URL.",
+            ) from error
+        if answer.is_success:
+            return (
+                answer.json() if "json" in answer.headers.get("content-type", "") else answer.text
+            )
+        raise _refusal(answer)
+
+    def items(self, path: str, **params: Any) -> Iterator[dict[str, Any]]:
+        """Every item of a list, page after page."""
+        cursor: str | None = None
+        while True:
+            wanted = {key: value for key, value in params.items() if value is not None}
+            page = self.call("GET", path, params=wanted | ({"cursor": cursor} if cursor else {}))
+            yield from page["items"]
+            cursor = page["next"]
+            if not cursor:
+                return
+
+
+def _refusal(answer: httpx.Response) -> Refused:
+    """The problem document of an answer, or what can be said without one."""
+    if "problem+json" in answer.headers.get("content-type", ""):
+        problem = answer.json()
+        return Refused(
+            problem.get("kind", "refused"),
+            problem.get("detail") or problem.get("title", ""),
+            problem.get("hint", ""),
+        )
+    return Refused(
+        "unexpected_answer",
+        f"The address answered {answer.status_code} and no problem document.",
+        "Is HUB_URL the address of an SLM Hub?",
+    )

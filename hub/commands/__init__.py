@@ -1,0 +1,1 @@
+"""The commands of `slmhub`, a module for each subject."""

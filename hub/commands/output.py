@@ -1,0 +1,58 @@
+"""How commands print: tables and sentences for people, JSON for programs."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+Shown = TypeVar("Shown")
+
+as_json = click.option("--json", "json_", is_flag=True, help="Print JSON instead of text.")
+
+
+def show(value: Shown, json_: bool, people: Callable[[Shown], None]) -> None:
+    """Print a value as JSON, or in the way that `people` prints it."""
+    if json_:
+        print(json.dumps(value, indent=2))
+    else:
+        people(value)
+
+
+def table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
+    """Print rows as a table; columns that end in `_at` are times."""
+    drawn = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        drawn.add_row(*(_cell(column, row[column]) for column in columns))
+    Console().print(drawn, markup=False)
+
+
+def _cell(column: str, value: object) -> str:
+    if value is None:
+        return ""
+    if column.endswith("_at") and isinstance(value, int | float):
+        return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M")
+    return str(value)
+
+
+def size(count: float) -> str:
+    """A number of bytes with a decimal unit."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.2f} TB"
+
+
+def complain(message: str, hint: str, *, kind: str = "error", json_: bool = False) -> None:
+    """Print a failure on standard error: what happened, then what to do."""
+    if json_:
+        print(json.dumps({"kind": kind, "message": message, "hint": hint}), file=sys.stderr)
+        return
+    print(f"Error: {message}", file=sys.stderr)
+    if hint:
+        print(hint, file=sys.stderr)

@@ -1,0 +1,49 @@
+"""Progress on a terminal: a bar for people, plain lines for logs."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+
+class Report(Protocol):
+    """Takes how much is done, 0 to 1, and what is going on."""
+
+    def __call__(self, done: float, message: str) -> None: ...
+
+
+@contextmanager
+def bar(title: str) -> Iterator[Report]:
+    """Show the progress of one piece of work on standard error until the block ends."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _lines(title)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("[dim]{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(title, total=1.0, note="")
+        yield lambda done, message: progress.update(task, completed=done, note=message)
+
+
+def _lines(title: str) -> Report:
+    """A line at every tenth of the way, and whenever the kind of work changes."""
+    shown: tuple[int, str] | None = None
+
+    def report(done: float, message: str) -> None:
+        nonlocal shown
+        # The figures in a message change all the time; its first word says what is going on.
+        now = (int(done * 10), message.partition(" ")[0])
+        if now != shown:
+            shown = now
+            print(f"{title}: {done:4.0%} {message}", file=sys.stderr, flush=True)
+
+    return report
