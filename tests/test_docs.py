@@ -1,0 +1,64 @@
+"""The documents name what the code has, and nothing it has not."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+
+from hub.cli import cli
+from hub.config import Settings
+
+ROOT = Path(__file__).parent.parent
+OPERATING = (ROOT / "docs" / "operating.md").read_text()
+
+
+def test_every_setting_is_in_the_operators_table() -> None:
+    rows = set(re.findall(r"^\| `HUB_(\w+)` \|", OPERATING, re.M))
+    assert rows == {name.upper() for name in Settings.model_fields}
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+def test_every_setting_says_what_it_does(name: str) -> None:
+    assert Settings.model_fields[name].description
+
+
+def test_the_documents_use_only_settings_that_exist() -> None:
+    known = {f"HUB_{name.upper()}" for name in Settings.model_fields} | {"HUB_URL", "HUB_TOKEN"}
+    known |= {"HUB_TEST_POSTGRES_URL", "HUB_TEST_NO_SKIP"}
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
+        used = set(re.findall(r"\bHUB_[A-Z_]+[A-Z]\b", path.read_text()))
+        assert used <= known, path
+
+
+def commands(group: click.Group, prefix: str = "slmhub") -> list[str]:
+    found = []
+    for name, command in group.commands.items():
+        path = f"{prefix} {name}"
+        found += commands(command, path) if isinstance(command, click.Group) else [path]
+    return found
+
+
+@pytest.mark.parametrize("command", commands(cli))
+def test_every_command_is_documented(command: str) -> None:
+    assert f"`{command}" in (ROOT / "docs" / "cli.md").read_text()
+
+
+def test_every_link_inside_the_documents_leads_somewhere() -> None:
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
+        for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("plugins/*/plugin.toml")), ids=lambda p: p.parent.name)
+def test_every_plugin_has_a_readme_that_names_its_variants(path: Path) -> None:
+    readme = (path.parent / "README.md").read_text()
+    for variant in tomllib.loads(path.read_text())["variants"]:
+        assert variant["name"] in readme
+
+
+def test_the_readme_shows_the_two_commands() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert "make run" in readme
+    assert "make test" in readme
