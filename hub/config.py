@@ -4,6 +4,7 @@ import os
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -119,8 +120,15 @@ class Settings(BaseSettings):
 
     @property
     def loopback(self) -> bool:
-        """Whether the hub is reachable from this machine only, and so has a single user."""
-        return self.host in ("127.0.0.1", "::1", "localhost")
+        """Whether the hub is reachable from this machine only, and so has a single user.
+
+        A public address or further host names say that something forwards to it from elsewhere.
+        """
+        names = [self.host, *(f"//{name}" for name in self.allowed_hosts)]
+        if self.public_url:
+            names.append(self.public_url)
+        hosts = [urlsplit(name).hostname if "//" in name else name for name in names]
+        return all(host in ("127.0.0.1", "::1", "localhost") for host in hosts)
 
     @property
     def plugin_folders(self) -> list[Path]:

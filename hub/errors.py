@@ -7,13 +7,14 @@ HubError                a cause and a next step; every subclass fixes the HTTP s
 ├── NotFound            404  no such repo, revision, file, job, plugin
 ├── Conflict            409  cannot be done in the present state
 ├── TooLarge            413  a model or a body above a limit
+├── Misdirected         421  the Host header names another machine
 ├── Unprocessable       422  well-formed, but names what does not exist or cannot be done
 ├── TooManyRequests     429  upstream or the hub asks for patience
 ├── UpstreamFailed      502  upstream did not answer as it should
 ├── Unavailable         503  a part of the hub (database, Redis) is away
 └── NoSpace             507  the disk or the memory is too small
 
-Errors are caught at three edges only: the request (hub/app.py), the task (workers/tasks.py) and the
+Errors are caught at three edges only: the request (hub/problems.py), the task (workers/tasks.py) and the
 command line (hub/cli.py). What is not a HubError is logged there with an id, and shown as that id.
 """
 
@@ -80,6 +81,13 @@ class TooLarge(HubError):
 
     status = 413
     title = "Too large"
+
+
+class Misdirected(HubError):
+    """The request was sent to a name that is not the hub's."""
+
+    status = 421
+    title = "Wrong address"
 
 
 class Unprocessable(HubError):
