@@ -1,1 +1,1 @@
-"""Benchmarks, run by hand: `python -m bench.NAME`. They print ratios of one run, never a verdict."""
+"""Benchmarks, run by hand: `python -m bench.NAME`. They print ratios of one run, no verdict."""

@@ -1,7 +1,7 @@
 """A model of Qwen3-0.6B's shape with random weights, as a Hugging Face repo would have it.
 
-The tensors have the real names, sizes and type (BF16, 596,049,920 parameters, 1.19 GB); the tokenizer is
-the sample's, because the real one is not ours to ship. `scale` shrinks depth for a quick look.
+The tensors have the real names, sizes and type (BF16, 596,049,920 parameters, 1.19 GB); the
+tokenizer is the sample's, because the real one is not ours to ship. Fewer `layers` make a quick look.
 """
 
 import json
@@ -62,7 +62,9 @@ def tensors(layers: int) -> dict[str, tuple[int, ...]]:
 def write(folder: Path, *, seed: int = 0, layers: int = 28) -> Path:
     """Write the repo into `folder` and return it. The seed decides every weight."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(CONFIG | {"num_hidden_layers": layers}, indent=2))
+    (folder / "config.json").write_text(
+        json.dumps(CONFIG | {"num_hidden_layers": layers}, indent=2)
+    )
     for name in TOKENIZER:
         shutil.copy(sample_folder() / name, folder / name)
     (folder / "README.md").write_text(
