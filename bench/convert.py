@@ -80,7 +80,7 @@ def measure(work: Path, runs: int, layers: int) -> None:
         for variants, goal in (([FOUR[0]], "1.05 x plus 2 s"), (FOUR, "0.6 x")):
             ratios, extra = [], []
             for number in range(runs):
-                # A card of its own makes a commit of its own, so that nothing is found done already.
+                # A card of its own makes a commit of its own: nothing is found done already.
                 (model / "README.md").write_text(
                     f"---\nlicense: apache-2.0\n---\n{variants} {number}\n"
                 )

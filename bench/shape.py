@@ -1,7 +1,7 @@
 """A model of Qwen3-0.6B's shape with random weights, as a Hugging Face repo would have it.
 
 The tensors have the real names, sizes and type (BF16, 596,049,920 parameters, 1.19 GB); the
-tokenizer is the sample's, because the real one is not ours to ship. Fewer `layers` make a quick look.
+tokenizer is the sample's: the real one is not ours to ship. Fewer `layers` make a quick look.
 """
 
 import json
@@ -68,7 +68,8 @@ def write(folder: Path, *, seed: int = 0, layers: int = 28) -> Path:
     for name in TOKENIZER:
         shutil.copy(sample_folder() / name, folder / name)
     (folder / "README.md").write_text(
-        f"---\nlicense: apache-2.0\npipeline_tag: text-generation\n---\nRandom weights, seed {seed}.\n"
+        "---\nlicense: apache-2.0\npipeline_tag: text-generation\n---\n"
+        f"Random weights, seed {seed}.\n"
     )
     shapes = tensors(layers)
     header, offset = {}, 0
