@@ -1,0 +1,245 @@
+"""GGUF through llama.cpp's own tools: the converter for the base file, the quantizer for the rest.
+
+One job writes one base, in the float type of its source, however many variants are made from it.
+"""
+
+import json
+import os
+import re
+import shutil
+import sys
+import tomllib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import child
+from llama import FILE_TYPES
+from source import Refused, accept, link, llama_tree, read_weights
+
+HERE = Path(__file__).parent
+FLOATS = ("F32", "F16", "BF16")
+PROMPT = "Once upon a time"
+TOKENS = 32  # enough to see that the file computes, quick enough for a 14 B model on a CPU
+
+
+def supports(config: dict[str, Any], files: list[str]) -> str | None:
+    """Return None, or one sentence on why llama.cpp's converter cannot take this model."""
+    try:
+        accept(config, files)
+    except Refused as refused:
+        return refused.message
+    return None
+
+
+def convert(source: Path, output: Path, variant: str, options: dict[str, Any], job: Any) -> None:  # noqa: ARG001
+    """Write `{source_name}-{variant}.gguf` into the folder `output`.
+
+    The base is kept in `job.scratch`, where the next variant of the same job finds it.
+    """
+    target = output / f"{job.source_name}-{variant}.gguf"
+    try:
+        accept(_read_json(source / "config.json"), _files(source))
+        weights = read_weights(source)
+        base = job.scratch / f"base-{weights.base}.gguf"
+        steps = []  # (what to write, how many bytes that will be about, how)
+        if variant in FLOATS and variant != weights.base:
+            steps.append((target, variant, partial(_write_base, source, variant, job)))
+        elif not base.exists():
+            steps.append((base, weights.base, partial(_write_base, source, weights.base, job)))
+        if variant in FILE_TYPES:
+            steps.append((target, variant, partial(_quantize, base, variant, job)))
+
+        notes = [f"{variant} is written"]
+        total = sum(_expected(weights.elements, name) for _, name, _ in steps)
+        before = 0
+        for path, name, write in steps:
+            expected = _expected(weights.elements, name)
+            # Under another name until it is whole: a base that a crash cut short is never used.
+            growing = path.with_name(f"{path.name}.partial")
+            notes += write(growing, _meter(job, growing, name, before, expected, total))
+            growing.rename(path)
+            before += expected
+    except Refused as refused:
+        job.fail(refused.kind, refused.message, refused.hint)
+    if variant == weights.base:
+        _share(base, target)
+    job.report(1.0, "; ".join(notes))
+
+
+def check(artefact: Path, job: Any) -> dict[str, Any]:
+    """Load the one .gguf in the folder `artefact` and let llama.cpp generate from it.
+
+    Returns runtime, prompt, text, tokens, load_seconds and tokens_per_second.
+    """
+    files = sorted(artefact.glob("*.gguf"))
+    if len(files) != 1:
+        job.fail(
+            "check_failed",
+            f"One .gguf file was expected, and {len(files)} are there.",
+            "Report this to the authors of the plugin.",
+        )
+    result = job.scratch / "check.json"
+    arguments = [str(files[0]), str(result), PROMPT, str(TOKENS), str(job.threads)]
+    try:
+        child.run(_llama("generate", *arguments), folder=job.scratch, environment=_environment(job))
+    except child.ChildFailed as failed:
+        job.fail(
+            "check_failed",
+            f"llama.cpp does not run {files[0].name}: {_last_words(failed)}",
+            "The log has llama.cpp's own account. The file is not published.",
+        )
+    return _read_json(result)
+
+
+def _write_base(
+    source: Path, float_type: str, job: Any, path: Path, watch: Callable[[], None]
+) -> list[str]:
+    """Run llama.cpp's converter; return what is worth noting. Raises Refused."""
+    view = link(source, job.scratch / "source" / _title(job.source_name))
+    # -E and -s, not -I: the script finds its own modules through its folder, and nothing else of
+    # the surroundings gets in.
+    script = str(llama_tree() / "convert_hf_to_gguf.py")
+    command = [sys.executable, "-E", "-s", script, str(view)]
+    command += ["--outfile", str(path), "--outtype", float_type.lower()]
+    try:
+        child.run(command, folder=job.scratch, environment=_environment(job), watch=watch)
+    except child.ChildFailed as failed:
+        raise _converter_refusal(failed, source) from failed
+    return []
+
+
+def _quantize(
+    base: Path, variant: str, job: Any, path: Path, watch: Callable[[], None]
+) -> list[str]:
+    """Run llama.cpp's quantizer; return what is worth noting. Raises Refused."""
+    command = _llama("quantize", str(base), str(path), variant, str(job.threads))
+    try:
+        tail = child.run(command, folder=job.scratch, environment=_environment(job), watch=watch)
+    except child.ChildFailed as failed:
+        raise _shortage(failed) or Refused(
+            "quantizer_failed",
+            f"llama.cpp's quantizer ended with {failed.ending}: {_last_words(failed)}",
+            "The log has all of its output. Another variant may work.",
+        ) from failed
+    found = re.search(r"(\d+ of \d+) tensor\(s\) required fallback", "\n".join(tail))
+    return [f"{found[1]} tensors do not fit its blocks and took a larger type"] if found else []
+
+
+def _environment(job: Any) -> dict[str, str]:
+    """The surroundings of every tool: no network, no cache of a user, no spinning."""
+    return os.environ | {
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(job.scratch / "huggingface"),
+        "OMP_NUM_THREADS": str(job.threads),
+        # OpenMP's threads spin at barriers by default. Where the processors are shared, each then
+        # waits for one that is not running: a thousand times slower on a small model.
+        "OMP_WAIT_POLICY": "passive",
+        "TQDM_DISABLE": "1",
+    }
+
+
+def _llama(*arguments: str) -> list[str]:
+    return [sys.executable, "-I", str(HERE / "llama.py"), *arguments]
+
+
+def _converter_refusal(failed: child.ChildFailed, source: Path) -> Refused:
+    """What the converter's last lines say about why it stopped."""
+    text = "\n".join(failed.tail)
+    if shortage := _shortage(failed):
+        return shortage
+    if re.search(r", in _?set_vocab", text):  # a frame of the traceback: the tokenizer's turn
+        mark = re.search(r"chkhsh:\s+([0-9a-f]{64})", text)
+        which = f" (pre-tokenizer {mark[1]})" if mark else ""
+        return Refused(
+            "unsupported_tokenizer",
+            f"llama.cpp's converter does not take the tokenizer {_tokenizer(source)}{which}: "
+            f"{_last_words(failed)}",
+            "It knows byte-pair tokenizers of published models one by one, and any SentencePiece "
+            "tokenizer.model. A later version of this plugin may know this one.",
+        )
+    return Refused(
+        "converter_failed",
+        f"llama.cpp's converter ended with {failed.ending}: {_last_words(failed)}",
+        "The log has all of its output.",
+    )
+
+
+def _shortage(failed: child.ChildFailed) -> Refused | None:
+    """The refusal if it was memory or disk that ran out, the same for every tool."""
+    text = "\n".join(failed.tail)
+    if failed.ending == "SIGKILL" or re.search(r"MemoryError|bad_alloc|not enough memory", text):
+        return Refused(
+            "out_of_memory",
+            "The memory that a job may use was not enough.",
+            "Give the worker more memory, or convert a smaller model.",
+        )
+    if "No space left on device" in text:
+        return Refused(
+            "disk_full", "The disk is full.", "Free space where the worker keeps its scratch files."
+        )
+    return None
+
+
+def _last_words(failed: child.ChildFailed) -> str:
+    """The exception that ended a Python tool, without the traceback; else its last lines."""
+    for index in range(len(failed.tail) - 1, -1, -1):
+        if re.match(r"[\w.]*(Error|Exception|Interrupt): ", failed.tail[index]):
+            return "\n".join(failed.tail[index:]).strip()
+    return "\n".join(failed.tail[-5:]).strip() or "it said nothing"
+
+
+def _tokenizer(source: Path) -> str:
+    """The class that the model's tokenizer_config.json names, or `of an unnamed class`."""
+    path = source / "tokenizer_config.json"
+    name = _read_json(path).get("tokenizer_class") if path.exists() else None
+    return name or "of an unnamed class"
+
+
+def _meter(
+    job: Any, path: Path, name: str, before: int, expected: int, total: int
+) -> Callable[[], None]:
+    """A function that reports how much of `total` is written, by the size of the growing `path`."""
+
+    last = -1
+
+    def report() -> None:
+        nonlocal last
+        size = min(path.stat().st_size if path.exists() else 0, expected)
+        if size == last:
+            return
+        last = size
+        message = f"Writing {name}: {size / 1e6:,.0f} of about {expected / 1e6:,.0f} MB"
+        job.report((before + size) / total, message)
+
+    return report
+
+
+def _expected(elements: int, name: str) -> int:
+    """About how many bytes `elements` weights take in the variant `name`."""
+    manifest = tomllib.loads((HERE / "plugin.toml").read_text(encoding="utf-8"))
+    bits = next(variant["bits"] for variant in manifest["variants"] if variant["name"] == name)
+    return int(elements * bits / 8)
+
+
+def _share(base: Path, target: Path) -> None:
+    """Make `target` the same file as `base`, or a copy where the file system knows no links."""
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(base)
+    except OSError:
+        shutil.copyfile(base, target)
+
+
+def _title(source_name: str) -> str:
+    """The model's own name: `Qwen3-0.6B` for `Qwen_Qwen3-0.6B`."""
+    return source_name.split("_", 1)[-1]
+
+
+def _files(folder: Path) -> list[str]:
+    return [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))

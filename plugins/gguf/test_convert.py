@@ -1,0 +1,426 @@
+"""Tiny models through the real tools, in the plugin's own environment: `python -m pytest .`"""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+import pytest
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+import child  # noqa: E402
+import llama  # noqa: E402
+import source as models  # noqa: E402
+
+MANIFEST = tomllib.loads((HERE / "plugin.toml").read_text(encoding="utf-8"))
+VARIANTS = [variant["name"] for variant in MANIFEST["variants"]]
+QWEN3 = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"}
+FILES = ["config.json", "model.safetensors", "tokenizer.json"]
+
+
+def _load() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("gguf_convert", HERE / "convert.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+plugin = _load()
+
+
+class Failure(Exception):
+    def __init__(self, kind: str, message: str, hint: str) -> None:
+        super().__init__(f"{kind}: {message}")
+        self.kind, self.message, self.hint = kind, message, hint
+
+
+class Job:
+    """The part of the host's job that the plugin uses."""
+
+    source_name = "acme_tiny"
+    threads = 2
+
+    def __init__(self, scratch: Path) -> None:
+        self.scratch = scratch
+        scratch.mkdir(parents=True)
+        self.reports: list[tuple[float, str]] = []
+
+    def report(self, done: float, message: str) -> None:
+        self.reports.append((done, message))
+
+    def fail(self, kind: str, message: str, hint: str) -> NoReturn:
+        raise Failure(kind, message, hint)
+
+
+def write_model(
+    folder: Path, *, dtype: str = "bfloat16", width: int = 256, tokenizer: str = "sentencepiece"
+) -> Path:
+    """A random Llama of two layers with a home-trained tokenizer, as a Hugging Face repo has it."""
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True)
+    words = ["the", "small", "model", "reads", "a", "line", "and", "writes", "the", "next", "one"]
+    lines = [" ".join(words[i % 7 :] + words[: i % 11]) for i in range(200)]
+    vocabulary = TRAIN[tokenizer](folder, lines)
+    torch.manual_seed(0)
+    inner, heads = 2 * width, 4
+
+    def random(*shape: int) -> torch.Tensor:
+        return (torch.randn(shape) * 0.05).to(getattr(torch, dtype))
+
+    tensors = {
+        "model.embed_tokens.weight": random(vocabulary, width),
+        "model.norm.weight": random(width) + 1,
+        "lm_head.weight": random(vocabulary, width),
+    }
+    for layer in range(2):
+        prefix = f"model.layers.{layer}."
+        for name in "qkvo":
+            tensors[f"{prefix}self_attn.{name}_proj.weight"] = random(width, width)
+        for name, shape in {
+            "gate": (inner, width),
+            "up": (inner, width),
+            "down": (width, inner),
+        }.items():
+            tensors[f"{prefix}mlp.{name}_proj.weight"] = random(*shape)
+        for name in ("input", "post_attention"):
+            tensors[f"{prefix}{name}_layernorm.weight"] = random(width) + 1
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": width,
+        "intermediate_size": inner,
+        "num_hidden_layers": 2,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "max_position_embeddings": 128,
+        "rms_norm_eps": 1e-5,
+        "vocab_size": vocabulary,
+        "torch_dtype": dtype,
+        "tie_word_embeddings": False,
+    }
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+def _train_sentencepiece(folder: Path, lines: list[str]) -> int:
+    import sentencepiece
+
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_prefix=str(folder / "tokenizer"),
+        vocab_size=300,
+        hard_vocab_limit=False,
+        model_type="bpe",
+        byte_fallback=True,
+        minloglevel=2,
+    )
+    (folder / "tokenizer.vocab").unlink()
+    processor = sentencepiece.SentencePieceProcessor(str(folder / "tokenizer.model"))
+    return processor.vocab_size()
+
+
+def _train_byte_pairs(folder: Path, lines: list[str]) -> int:
+    from tokenizers import ByteLevelBPETokenizer
+
+    tokenizer = ByteLevelBPETokenizer()
+    tokenizer.train_from_iterator(lines, vocab_size=300)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    return tokenizer.get_vocab_size()
+
+
+TRAIN = {"sentencepiece": _train_sentencepiece, "byte pairs": _train_byte_pairs}
+
+
+def bare_convert(source: Path, target: Path, outtype: str) -> subprocess.CompletedProcess[str]:
+    """What a person types who has llama.cpp and no hub."""
+    script = models.llama_tree() / "convert_hf_to_gguf.py"
+    return subprocess.run(
+        [sys.executable, script, source, "--outfile", target, "--outtype", outtype],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(target.parent / "home")},
+    )
+
+
+BARE_QUANTIZE = """
+import sys
+from cyllama.llama.llama_cpp import LlamaModelQuantizeParams, model_quantize
+base, folder, *types = sys.argv[1:]
+for each in types:
+    name, number = each.split("=")
+    parameters = LlamaModelQuantizeParams()
+    parameters.ftype = int(number)
+    parameters.nthread = 1
+    model_quantize(base, f"{folder}/{name}.gguf", parameters)
+"""
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("source") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def converted(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Job, list[str]]:
+    """Every variant made by one job: the folder of outputs, the job, the tools that ran."""
+    folder = tmp_path_factory.mktemp("converted")
+    job, ran = Job(folder / "scratch"), []
+    with pytest.MonkeyPatch.context() as patch:
+        real = child.run
+
+        def run(command: list[str], **rest: Any) -> list[str]:
+            ran.append(" ".join(command))
+            return real(command, **rest)
+
+        patch.setattr(child, "run", run)
+        for variant in VARIANTS:
+            (folder / variant).mkdir()
+            plugin.convert(tiny, folder / variant, variant, {}, job)
+    return folder, job, ran
+
+
+@pytest.fixture(scope="module")
+def bare(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every variant made by the bare tools, on one thread."""
+    folder = tmp_path_factory.mktemp("bare")
+    for name in plugin.FLOATS:
+        bare_convert(tiny, folder / f"{name}.gguf", name.lower()).check_returncode()
+    types = [f"{name}={number}" for name, number in llama.FILE_TYPES.items()]
+    command = [sys.executable, "-I", "-c", BARE_QUANTIZE, folder / "BF16.gguf", folder, *types]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_variant_equals_the_bare_tools_and_runs(
+    variant: str, converted: tuple[Path, Job, list[str]], bare: Path, tmp_path: Path
+) -> None:
+    folder, _, _ = converted
+    (made,) = (folder / variant).iterdir()
+    assert made.name == f"acme_tiny-{variant}.gguf"
+    assert made.read_bytes() == (bare / f"{variant}.gguf").read_bytes()
+
+    seen = plugin.check(folder / variant, Job(tmp_path / "scratch"))
+    assert seen["tokens"] == plugin.TOKENS
+    assert seen["text"]
+    assert seen["tokens_per_second"] > 0
+    assert re.fullmatch(r"llama\.cpp b\d+ \(cyllama [\d.]+\)", seen["runtime"])
+
+
+def test_one_base_for_all_variants(converted: tuple[Path, Job, list[str]]) -> None:
+    folder, job, ran = converted
+    outtypes = [command.rsplit(maxsplit=1)[1] for command in ran if "convert_hf_to_gguf" in command]
+    assert outtypes == ["f32", "f16", "bf16"]
+    base = job.scratch / "base-BF16.gguf"
+    assert base.samefile(folder / "BF16" / "acme_tiny-BF16.gguf")
+
+
+def test_progress_only_grows(converted: tuple[Path, Job, list[str]]) -> None:
+    _, job, _ = converted
+    assert sum(done == 1.0 and "is written" in message for done, message in job.reports) == 21
+    before = 0.0
+    for done, message in job.reports:
+        assert before <= done <= 1.0
+        before = 0.0 if "is written" in message else done
+
+
+@pytest.mark.parametrize(("dtype", "base"), [("float32", "F32"), ("float16", "F16")])
+def test_base_is_in_the_float_type_of_the_source(dtype: str, base: str, tmp_path: Path) -> None:
+    source = write_model(tmp_path / "tiny", dtype=dtype)
+    job = Job(tmp_path / "scratch")
+    plugin.convert(source, tmp_path, "Q8_0", {}, job)
+    assert (job.scratch / f"base-{base}.gguf").exists()
+    assert (tmp_path / "acme_tiny-Q8_0.gguf").exists()
+
+
+def test_rows_that_do_not_fit_are_reported(tmp_path: Path) -> None:
+    source = write_model(tmp_path / "tiny", width=288)
+    job = Job(tmp_path / "scratch")
+    output = tmp_path / "output"
+    output.mkdir()
+    plugin.convert(source, output, "Q4_K_M", {}, job)
+    assert "tensors do not fit its blocks" in job.reports[-1][1]
+    assert plugin.check(output, job)["tokens"] == plugin.TOKENS
+
+
+def test_manifest_and_code_have_the_same_variants() -> None:
+    assert sorted(VARIANTS) == sorted([*plugin.FLOATS, *llama.FILE_TYPES])
+
+
+def test_file_types_are_llama_cpps() -> None:
+    header = (models.llama_tree() / "include" / "llama.h").read_text(encoding="utf-8")
+    theirs = {name: int(number) for name, number in re.findall(r"MOSTLY_(\w+)\s*= (\d+)", header)}
+    assert llama.FILE_TYPES.items() <= theirs.items()
+
+
+def test_architectures_are_those_the_converter_registers() -> None:
+    """The list is read, not run: here the converter itself runs, and has to say the same."""
+    code = """
+import json, sys
+sys.path[:0] = ["gguf-py", "."]
+import conversion
+conversion.load_all_models()
+print(json.dumps(list(conversion.ModelBase._model_classes[conversion.ModelType.TEXT])))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=models.llama_tree(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert set(models.architectures()) == set(json.loads(done.stdout))
+
+
+def test_packed_weights_are_those_the_converter_unpacks() -> None:
+    code = (models.llama_tree() / "conversion" / "base.py").read_text(encoding="utf-8")
+    assert set(re.findall(r'quant_method == "([\w-]+)"', code)) == models.UNPACKED
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        QWEN3,
+        {"architectures": ["LlamaForCausalLM"]},
+        {"architectures": ["Phi3ForCausalLM"], "auto_map": {"AutoConfig": "configuration_phi3.X"}},
+        {"architectures": ["Gemma3ForConditionalGeneration"], "text_config": {}},
+        {"architectures": ["Unheard"], "text_config": {"architectures": ["Qwen3ForCausalLM"]}},
+        QWEN3 | {"quantization_config": {"quant_method": "gptq"}},
+    ],
+)
+def test_supported(config: dict[str, Any]) -> None:
+    assert plugin.supports(config, FILES) is None
+
+
+@pytest.mark.parametrize(
+    ("config", "files", "named"),
+    [
+        ({"architectures": ["UnheardForCausalLM"]}, FILES, "UnheardForCausalLM"),
+        ({"architectures": ["UnheardModel"], "auto_map": {}}, FILES, "never run"),
+        ({}, FILES, "architecture"),
+        ({"architectures": ["BertModel"]}, FILES, "BertModel encodes"),
+        (QWEN3 | {"quantization_config": {"quant_method": "awq"}}, FILES, "awq"),
+        (QWEN3, ["config.json", "model.safetensors"], "tokenizer"),
+        (QWEN3, ["config.json", "adapter.safetensors", "tokenizer.json"], "model*.safetensors"),
+        (
+            QWEN3,
+            ["tokenizer.model", "model-00001-of-00003.safetensors"],
+            "model-00002-of-00003.safetensors",
+        ),
+    ],
+)
+def test_refused_by_name(config: dict[str, Any], files: list[str], named: str) -> None:
+    reason = plugin.supports(config, files)
+    assert reason is not None
+    assert named in reason
+
+
+def test_an_answer_takes_less_than_a_second() -> None:
+    code = "import sys; sys.path.insert(0, '.'); import convert; print(convert.supports({}, []))"
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-I", "-c", code], cwd=HERE, check=True, capture_output=True)
+    assert time.perf_counter() - started < 1
+
+
+def refusal(source: Path, scratch: Path) -> Failure:
+    with pytest.raises(Failure) as raised:
+        plugin.convert(source, scratch.parent, "Q4_K_M", {}, Job(scratch))
+    assert raised.value.hint
+    return raised.value
+
+
+def edit_config(source: Path, **values: Any) -> None:
+    path = source / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(config | values), encoding="utf-8")
+
+
+def test_unknown_architecture(tmp_path: Path) -> None:
+    source = write_model(tmp_path / "tiny")
+    edit_config(source, architectures=["UnheardForCausalLM"])
+    failure = refusal(source, tmp_path / "scratch")
+    assert failure.kind == "unsupported_architecture"
+    assert "UnheardForCausalLM" in failure.message
+
+
+def test_unknown_tokenizer(tmp_path: Path) -> None:
+    source = write_model(tmp_path / "tiny", tokenizer="byte pairs")
+    failure = refusal(source, tmp_path / "scratch")
+    assert failure.kind == "unsupported_tokenizer"
+    assert "PreTrainedTokenizerFast" in failure.message
+    assert re.search(r"pre-tokenizer [0-9a-f]{64}", failure.message)
+
+
+def test_damaged_tokenizer(tmp_path: Path) -> None:
+    source = write_model(tmp_path / "tiny")
+    (source / "tokenizer.model").write_bytes(b"not a SentencePiece model")
+    assert refusal(source, tmp_path / "scratch").kind == "unsupported_tokenizer"
+
+
+@pytest.mark.parametrize("size", [0, 5, 100, 100_000])
+def test_truncated_weights(size: int, tmp_path: Path) -> None:
+    source = write_model(tmp_path / "tiny")
+    os.truncate(source / "model.safetensors", size)
+    failure = refusal(source, tmp_path / "scratch")
+    assert failure.kind == "corrupt_weights"
+    assert "model.safetensors" in failure.message
+
+
+def test_tensor_that_the_architecture_does_not_have(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    source = write_model(tmp_path / "tiny")
+    save_file({"model.surprise.weight": torch.zeros(8, 8)}, source / "model-extra.safetensors")
+    failure = refusal(source, tmp_path / "scratch")
+    assert failure.kind == "converter_failed"
+    assert "model.surprise.weight" in failure.message
+
+
+def test_code_of_the_model_does_not_run(tmp_path: Path) -> None:
+    """The bare converter runs a tokenizer's own code; a job does not, even if the file is there."""
+    source = write_model(tmp_path / "tiny")
+    edit_config(source, architectures=["QWenLMHeadModel"], model_type="qwen")
+    (source / "tokenizer_config.json").write_text(
+        json.dumps({"auto_map": {"AutoTokenizer": ["tokenization_evil.Evil", None]}}),
+        encoding="utf-8",
+    )
+    mark = tmp_path / "mark"
+    (source / "tokenization_evil.py").write_text(f"open({str(mark)!r}, 'w')\n", encoding="utf-8")
+    assert refusal(source, tmp_path / "scratch").kind == "unsupported_tokenizer"
+    assert not mark.exists()
+    bare_convert(source, tmp_path / "bare.gguf", "bf16")
+    assert mark.exists()
+
+
+def test_check_refuses_what_does_not_load(tmp_path: Path) -> None:
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF" + bytes(60))
+    with pytest.raises(Failure) as raised:
+        plugin.check(tmp_path, Job(tmp_path / "scratch"))
+    assert raised.value.kind == "check_failed"
+    assert "broken.gguf" in raised.value.message
+
+
+def test_a_killed_tool_is_said_to_lack_memory(tmp_path: Path) -> None:
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    with pytest.raises(child.ChildFailed) as raised:
+        child.run([sys.executable, "-c", code], folder=tmp_path, environment=dict(os.environ))
+    assert raised.value.ending == "SIGKILL"
+    assert plugin._shortage(raised.value).kind == "out_of_memory"
