@@ -1,0 +1,455 @@
+"""Repos, commits and files as rows. Every function takes the session of its caller's transaction.
+
+Blobs are in the store before a commit names them, and a commit is written in one transaction: one
+that is visible is complete. Commits never change.
+"""
+
+import base64
+import hashlib
+import json
+import re
+import time
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Float, and_, func, or_, type_coerce, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlmodel import Session, SQLModel, col, select
+
+from hub.errors import Conflict, HubError, InvalidRequest, NotFound, Unprocessable
+from hub.models import Blob, Commit, File, Ref, Repo
+
+# First segments of addresses that the hub uses itself, or may come to use.
+# fmt: off
+RESERVED = frozenset({
+    "about", "account", "admin", "api", "artefacts", "artifacts", "assets", "audit", "blobs",
+    "catalog", "catalogue", "collections", "compare", "conversions", "datasets", "devices",
+    "docs", "events", "favicon.ico", "health", "healthz", "help", "hf", "jobs", "login", "logout",
+    "metrics", "mirrors", "models", "new", "oauth", "openapi", "operate", "organizations",
+    "plugins", "privacy", "queue", "resolve", "robots.txt", "search", "settings", "sitemap.xml",
+    "spaces", "static", "status", "tiers", "tokens", "upstream", "users", "v1", "v2",
+    "well-known", "workers",
+})
+# fmt: on
+
+_PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?")
+_REVISION = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._+@=/-]*[A-Za-z0-9_+@=-])?")
+_SHA1 = re.compile(r"[0-9a-f]{40}")
+_PREFIX = re.compile(r"[0-9a-f]{7,40}")
+_FACT_COLUMNS = (
+    "tier",
+    "parameters",
+    "active_parameters",
+    "architecture",
+    "license",
+    "context_length",
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One path of a commit that is to be made, and the blob it names."""
+
+    path: str
+    sha256: str
+    size: int
+    git_sha1: str
+    lfs: bool = False
+
+
+def _shown(text: str) -> str:
+    return ascii(text if len(text) <= 80 else text[:80] + "...")
+
+
+def check_name(name: str) -> str:
+    """The name, if it is one a repo may have (org/name); else InvalidRequest says why not."""
+    reason = ""
+    parts = name.split("/")
+    if len(name) > 96:
+        reason = f"it has {len(name)} characters, 96 are allowed"
+    elif len(parts) != 2:
+        reason = "it is not of the form organisation/name"
+    elif not all(_PART.fullmatch(part) for part in parts):
+        reason = (
+            "both parts consist of letters, digits, '-', '_' and '.', "
+            "and neither begin nor end with '-' or '.'"
+        )
+    elif "--" in name or ".." in name:
+        reason = "'--' and '..' are not allowed"
+    elif name.endswith(".git"):
+        reason = "it ends with '.git'"
+    elif parts[0].lower() in RESERVED:
+        reason = f"{parts[0]!r} is an address of the hub itself"
+    if reason:
+        raise InvalidRequest(
+            "bad_repo_name",
+            f"{_shown(name)} cannot be the name of a repo: {reason}",
+            "Names look like Qwen/Qwen3-0.6B",
+        )
+    return name
+
+
+def check_path(path: str) -> str:
+    """The path, if a file of a repo may have it; else InvalidRequest says why not."""
+    reason = ""
+    segments = path.split("/")
+    if not path or path.startswith("/") or path.endswith("/") or "" in segments:
+        reason = "it is empty, absolute or has an empty segment"
+    elif "." in segments or ".." in segments:
+        reason = "'.' and '..' are not allowed as segments"
+    elif "\\" in path or "%" in path:
+        reason = "backslashes and '%' are not allowed"
+    elif any(unicodedata.category(letter)[0] == "C" for letter in path) or any(
+        letter in path for letter in "\u2028\u2029"
+    ):
+        reason = "it has control characters"
+    elif len(path.encode()) > 1024 or any(len(part.encode()) > 255 for part in segments):
+        reason = "it is too long: 255 bytes a segment and 1024 in all are allowed"
+    if reason:
+        raise InvalidRequest(
+            "bad_path",
+            f"{_shown(path)} cannot be the path of a file: {reason}",
+            "Paths look like folder/model.safetensors",
+        )
+    return path
+
+
+def check_revision(revision: str) -> str:
+    """The revision, if it can be a branch, a tag or a commit; else InvalidRequest says why not."""
+    if (
+        len(revision) > 255
+        or not _REVISION.fullmatch(revision)
+        or any(part in revision for part in ("..", "//", "/.", "./", "@{"))
+    ):
+        raise InvalidRequest(
+            "bad_revision",
+            f"{_shown(revision)} cannot be a revision",
+            "A revision is a branch, a tag, or a commit of 40 hexadecimal digits",
+        )
+    return revision
+
+
+def commit_sha(parent: str | None, message: str, entries: Iterable[Entry]) -> str:
+    """The id of a commit that the hub makes itself, 40 hex digits: a digest of all it says."""
+    files = sorted((entry.path, entry.sha256) for entry in entries)
+    text = json.dumps([parent, message, files], ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:40]
+
+
+def _insert_new(session: Session, table: type[SQLModel], rows: list[dict[str, Any]]) -> None:
+    """Insert the rows whose key is not there yet, whoever else inserts them at the same time."""
+    if not rows:
+        return
+    make = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    session.execute(make(table).on_conflict_do_nothing(), rows)
+
+
+def _check_entries(entries: Sequence[Entry]) -> None:
+    paths = {check_path(entry.path) for entry in entries}
+    if len(paths) != len(entries):
+        raise Unprocessable("bad_commit", "A commit names a path twice", "Name every path once")
+    for path in paths:
+        folder = path
+        while folder := folder.rpartition("/")[0]:
+            if folder in paths:
+                raise Unprocessable(
+                    "bad_commit",
+                    f"{_shown(folder)} is both a file and a folder of one commit",
+                    "Rename one of them",
+                )
+
+
+def add_commit(
+    session: Session,
+    *,
+    name: str,
+    kind: str,
+    sha: str,
+    entries: Sequence[Entry],
+    message: str = "",
+    parent: str | None = None,
+    facts: dict[str, Any] | None = None,
+    move_main: bool = True,
+    ref: str | None = None,
+    **repo_columns: Any,
+) -> Commit:
+    """Make a commit visible, and its repo where that is new.
+
+    All blobs are in the store already. `facts` go to the commit, and with `move_main` also to the
+    repo and its columns; `repo_columns` (source, plugin, upstream, …) are set on the repo. `ref` is
+    a further name for the commit. A new repo's `main` is its first commit in any case. The same
+    commit again changes nothing, except that a mirrored one may gain files it was taken without;
+    one whose files differ raises Conflict.
+    """
+    check_name(name)
+    _check_entries(entries)
+    if not _SHA1.fullmatch(sha):
+        raise InvalidRequest("bad_commit", f"{_shown(sha)} is not a commit id", "40 hex digits")
+    now = time.time()
+    created = {"name": name, "kind": kind, "main": sha, "facts": {}}
+    _insert_new(session, Repo, [{**created, "created_at": now, "updated_at": now}])
+    repo = session.exec(select(Repo).where(Repo.name == name).with_for_update()).one()
+    if repo.kind != kind:
+        raise Conflict(
+            "repo_exists", f"{name} is a {repo.kind} repo already", "Choose another name"
+        )
+    commit = session.exec(
+        select(Commit).where(Commit.repo_id == repo.id, Commit.sha == sha)
+    ).one_or_none()
+    if commit is None:
+        commit = Commit(
+            repo_id=_id(repo), sha=sha, parent=parent, message=message, facts=facts or {}
+        )
+        session.add(commit)
+        session.flush()
+        new = list(entries)
+    else:
+        new = _gained(session, repo, commit, entries)
+        if facts is not None:
+            commit.facts = facts
+    _insert_files(session, _id(commit), entries, new)
+    if ref is not None and ref != "main" and ref != sha:
+        _set_ref(session, _id(repo), check_revision(ref), sha)
+    if move_main or repo.main == sha:
+        repo.main = sha
+        if facts is not None:
+            repo.facts = facts
+            for column in _FACT_COLUMNS:
+                setattr(repo, column, facts.get(column))
+    for column, value in repo_columns.items():
+        setattr(repo, column, value)
+    repo.updated_at = now
+    session.flush()
+    return commit
+
+
+def _id(row: Repo | Commit) -> int:
+    assert row.id is not None
+    return row.id
+
+
+def _gained(session: Session, repo: Repo, commit: Commit, entries: Sequence[Entry]) -> list[Entry]:
+    """The entries that the commit does not have yet; Conflict where it has others."""
+    have = {file.path: file.sha256 for file in files(session, commit)}
+    for entry in entries:
+        if have.get(entry.path, entry.sha256) != entry.sha256:
+            raise Conflict(
+                "commit_differs",
+                f"{entry.path} of {repo.name} at {commit.sha} is stored with the digest "
+                f"{have[entry.path]}, not {entry.sha256}",
+                "Commits never change: the source is not to be trusted, or one of them is damaged",
+            )
+    new = [entry for entry in entries if entry.path not in have]
+    if new and repo.kind != "mirrored":
+        raise Conflict(
+            "commit_differs",
+            f"{repo.name} has the commit {commit.sha} without {new[0].path}",
+            "Commits never change: make a new one",
+        )
+    return new
+
+
+def _insert_files(
+    session: Session, commit_id: int, entries: Sequence[Entry], new: Sequence[Entry]
+) -> None:
+    now = time.time()
+    # In one order everywhere, so that two transactions cannot wait for each other.
+    blobs = {entry.sha256: entry.size for entry in sorted(entries, key=lambda entry: entry.sha256)}
+    _insert_new(
+        session,
+        Blob,
+        [
+            {
+                "sha256": sha256,
+                "size": size,
+                "created_at": now,
+                "checked_at": now,
+                "quarantined": False,
+            }
+            for sha256, size in blobs.items()
+        ],
+    )
+    for some in _portions(list(blobs), 500):
+        # The caller has just put good bytes there.
+        session.execute(
+            update(Blob)
+            .where(col(Blob.sha256).in_(some), col(Blob.quarantined))
+            .values(quarantined=False, checked_at=now)
+        )
+    session.add_all(
+        File(
+            commit_id=commit_id,
+            path=entry.path,
+            sha256=entry.sha256,
+            size=entry.size,
+            git_sha1=entry.git_sha1,
+            lfs=entry.lfs,
+        )
+        for entry in new
+    )
+    session.flush()
+
+
+def _portions(items: list[str], size: int) -> Iterable[list[str]]:
+    return (items[at : at + size] for at in range(0, len(items), size))
+
+
+def _set_ref(session: Session, repo_id: int, name: str, sha: str) -> None:
+    row = session.exec(select(Ref).where(Ref.repo_id == repo_id, Ref.name == name)).one_or_none()
+    if row is None:
+        session.add(Ref(repo_id=repo_id, name=name, sha=sha))
+    else:
+        row.sha = sha
+
+
+def find(session: Session, name: str) -> Repo:
+    """The repo of this name. NotFound (repo_not_found)."""
+    repo = session.exec(select(Repo).where(Repo.name == check_name(name))).one_or_none()
+    if repo is None:
+        raise NotFound(
+            "repo_not_found",
+            f"The hub has no repo {name}",
+            "Mirror it first, or look at the catalogue for what there is",
+        )
+    return repo
+
+
+def resolve(session: Session, repo: Repo, revision: str) -> Commit:
+    """The commit a revision names: `main`, another ref, a commit id or the first 7 digits or more
+    of one. NotFound (revision_not_found)."""
+    name = check_revision(revision).removeprefix("refs/heads/").removeprefix("refs/tags/")
+    sha: str | None = None
+    if name == "main":
+        sha = repo.main
+    else:
+        names = {revision, name}
+        refs = session.exec(
+            select(Ref).where(Ref.repo_id == repo.id, col(Ref.name).in_(names)).order_by(Ref.name)
+        ).all()
+        sha = refs[0].sha if refs else None
+    if sha is None and _PREFIX.fullmatch(name):
+        sha = name
+    if sha is not None:
+        found = session.exec(
+            select(Commit)
+            .where(Commit.repo_id == repo.id, col(Commit.sha).startswith(sha))
+            .limit(2)
+        ).all()
+        if len(found) == 1:
+            return found[0]
+    raise NotFound(
+        "revision_not_found",
+        f"{repo.name} has no revision {revision} on this hub",
+        f"Use main, or mirror it with `slmhub mirror {repo.name}@{revision}`",
+    )
+
+
+def files(session: Session, commit: Commit) -> list[File]:
+    """The files of a commit, by path."""
+    query = select(File).where(File.commit_id == commit.id).order_by(File.path)
+    return list(session.exec(query).all())
+
+
+def file(session: Session, commit: Commit, path: str) -> File:
+    """One file of a commit. NotFound (entry_not_found)."""
+    query = select(File).where(File.commit_id == commit.id, File.path == check_path(path))
+    found = session.exec(query).one_or_none()
+    if found is None:
+        raise NotFound(
+            "entry_not_found",
+            f"The commit {commit.sha} has no file {path}",
+            "Look at the list of its files",
+        )
+    return found
+
+
+def remove(session: Session, name: str) -> None:
+    """Delete a repo with its commits. Its blobs stay until the collector finds them unused."""
+    session.delete(find(session, name))
+    session.flush()
+
+
+# One entry a sort order: its key, and whether the highest come first.
+_ORDERS: dict[str, tuple[ColumnElement[Any], bool]] = {
+    "updated": (type_coerce(col(Repo.updated_at), Float), True),
+    "name": (func.lower(col(Repo.name)), False),
+    "parameters": (func.coalesce(col(Repo.parameters), -1), True),
+}
+
+
+def listing(
+    session: Session,
+    *,
+    q: str | None = None,
+    tier: str | None = None,
+    kind: str | None = "mirrored",
+    license: str | None = None,
+    architecture: str | None = None,
+    source: str | None = None,
+    sort: str = "updated",
+    cursor: str | None = None,
+    limit: int = 50,
+) -> tuple[list[Repo], str | None]:
+    """A page of repos and the cursor of the next, None at the end.
+
+    `q`: words that all occur in the name, in any case. `sort`: updated and parameters (highest
+    first), name. Repos that appear meanwhile make no page skip or repeat one.
+    """
+    if sort not in _ORDERS:
+        raise InvalidRequest(
+            "bad_sort", f"{_shown(sort)} is no order", f"Use one of {', '.join(_ORDERS)}"
+        )
+    key, descending = _ORDERS[sort]
+    limit = max(1, min(limit, 1000))
+    query = select(Repo, key.label("position"))
+    for word in (q or "").split():
+        query = query.where(func.lower(col(Repo.name)).contains(word.lower(), autoescape=True))
+    wanted = (
+        (Repo.tier, tier),
+        (Repo.kind, kind),
+        (Repo.license, license),
+        (Repo.architecture, architecture),
+        (Repo.source, source),
+    )
+    for column, value in wanted:
+        if value is not None:
+            query = query.where(column == value)
+    if cursor is not None:
+        position, last = read_cursor(cursor, sort, str if sort == "name" else float)
+        beyond = key < position if descending else key > position
+        query = query.where(or_(beyond, and_(key == position, col(Repo.id) > last)))
+    query = query.order_by(key.desc() if descending else key, col(Repo.id)).limit(limit + 1)
+    rows = session.exec(query).all()
+    page = [row[0] for row in rows[:limit]]
+    if len(rows) <= limit:
+        return page, None
+    return page, write_cursor(sort, rows[limit - 1][1], _id(page[-1]))
+
+
+def write_cursor(sort: str, position: str | float, last: int) -> str:
+    """An opaque text for use in addresses that tells where a page of a list ended."""
+    text = json.dumps([sort, position, last], separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def read_cursor(cursor: str, sort: str, kind: type[str] | type[float]) -> tuple[str | float, int]:
+    """The position and row id in a cursor; InvalidRequest (bad_cursor) for any other text."""
+    bad: HubError = InvalidRequest(
+        "bad_cursor", "This is not the address of a page of the list", "Begin at the first page"
+    )
+    try:
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True)
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise bad from error
+    if not isinstance(found, list) or len(found) != 3 or found[0] != sort:
+        raise bad
+    position, last = found[1], found[2]
+    numeric = type(position) in (int, float) and abs(position) < 2**62
+    if not (numeric if kind is float else isinstance(position, str)):
+        raise bad
+    if type(last) is not int or not 0 <= last < 2**62:
+        raise bad
+    return position, last
