@@ -1,0 +1,335 @@
+"""The formats the hub can convert to: plugins, known through their manifests alone.
+
+A plugin is a folder with a `plugin.toml`. Reading one runs no code of it, and a manifest that is
+wrong never raises: its Format carries the `problem`, is listed with it, and harms nothing else.
+"""
+
+import fcntl
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ValidationError as Invalid
+
+from hub import launch
+from hub.config import Settings
+from hub.errors import Unprocessable
+from hub.manifest import API, Manifest, Option, Run, Value, Variant
+
+MANIFEST = "plugin.toml"
+LOCK = "requirements.txt"
+SUPPORTS_SECONDS = 10
+
+
+class Format(BaseModel):
+    """A plugin as the hub knows it. With a `problem`, only folder, name and title mean anything."""
+
+    model_config = ConfigDict(frozen=True)
+
+    folder: Path
+    name: str
+    title: str
+    api: int = API
+    version: str = "0"
+    runtime: str = ""
+    summary: str = ""
+    needs: list[str] = []
+    repo: str = "{source}"
+    variants: list[Variant] = []
+    options: dict[str, Option] = {}
+    tools: list[str] = []
+    smoke: list[str] = []
+    licenses: list[str] = []
+    platforms: list[str] = []
+    command: list[str] | None = None
+    run: list[Run] = []
+    lock_digest: str = Field("", description="SHA-256 of requirements.txt")
+    problem: str | None = Field(None, description="Why it cannot be used: the key and the cause")
+
+    @cached_property
+    def _variants(self) -> dict[str, Variant]:
+        return {variant.name: variant for variant in self.variants}
+
+    def variant(self, name: str) -> Variant:
+        """The variant of that name; Unprocessable naming those there are."""
+        if name not in self._variants:
+            raise Unprocessable(
+                "unknown_variant",
+                f"{self.title} has no variant {name!r}.",
+                f"Choose among {', '.join(self._variants) or 'none'}.",
+            )
+        return self._variants[name]
+
+    def validate_options(self, given: Mapping[str, object]) -> dict[str, Value]:
+        """All options with their typed values, defaults filled in; Unprocessable otherwise."""
+        for name in given:
+            if name not in self.options:
+                raise Unprocessable(
+                    "unknown_option",
+                    f"{self.title} has no option {name!r}.",
+                    f"Its options are {', '.join(self.options)}."
+                    if self.options
+                    else "It has no options.",
+                )
+        values: dict[str, Value] = {}
+        for name, option in self.options.items():
+            try:
+                values[name] = option.parse(given[name]) if name in given else option.default
+            except ValueError:
+                raise Unprocessable(
+                    "bad_option",
+                    f"{str(given[name])[:80]!r} is not a value of the option {name!r}.",
+                    f"It takes {option.allowed}.",
+                ) from None
+        return values
+
+    def lacks(self, files: list[str]) -> str | None:
+        """The sentence that says which needed file a repo has not; no code is run."""
+        for pattern in self.needs:
+            if not any(fnmatch(path, pattern) for path in files):
+                return f"{self.title} needs a file {pattern}, and the repo has none."
+        return None
+
+
+def formats(settings: Settings) -> dict[str, Format]:
+    """Every plugin by name, broken ones with their `problem`; of one name the first found wins."""
+    found: dict[str, Format] = {}
+    for folder in _folders(settings):
+        fmt = read(folder)
+        found.setdefault(fmt.name, fmt)
+    return dict(sorted(found.items()))
+
+
+def clashing(settings: Settings) -> list[Format]:
+    """The plugins that are not used because an earlier folder holds one of the same name."""
+    first: dict[str, Format] = {}
+    lost: list[Format] = []
+    for folder in _folders(settings):
+        fmt = read(folder)
+        winner = first.setdefault(fmt.name, fmt)
+        if winner is not fmt:
+            problem = f"name: {fmt.name!r} is taken by a plugin of an earlier folder"
+            lost.append(fmt.model_copy(update={"problem": problem}))
+    return lost
+
+
+def get(settings: Settings, name: str) -> Format:
+    """The plugin of that name, if its manifest is sound; Unprocessable naming the known ones."""
+    known = formats(settings)
+    if name not in known:
+        raise Unprocessable(
+            "unknown_plugin",
+            f"There is no plugin {name[:80]!r}.",
+            f"Known are {', '.join(known)}." if known else "No plugin is installed.",
+        )
+    fmt = known[name]
+    if fmt.problem:
+        raise Unprocessable(
+            "broken_plugin",
+            f"The plugin {name!r} is broken: {fmt.problem}",
+            "Repair its plugin.toml, or take another plugin.",
+        )
+    return fmt
+
+
+def read(folder: Path) -> Format:
+    """The plugin in a folder. Never raises: what is wrong becomes its `problem`."""
+    try:
+        with (folder / MANIFEST).open("rb") as file:
+            raw = tomllib.load(file)
+        lock = folder / LOCK
+        locked = lock.read_bytes() if lock.exists() else None
+    except (OSError, ValueError) as error:
+        return _broken(folder, f"{MANIFEST}: {_reason(error)}")
+    given = raw.get("api")
+    if type(given) is not int or given != API:
+        return _broken(folder, f"api: {given!r} is not spoken here; this hub speaks {API}", raw)
+    try:
+        manifest = Manifest.model_validate(raw)
+    except Invalid as error:
+        return _broken(folder, _cause(error), raw)
+    if manifest.name != folder.name:
+        return _broken(
+            folder, f"name: {manifest.name!r} must be the name of its folder, {folder.name!r}", raw
+        )
+    if manifest.command is None:
+        if not (folder / "convert.py").is_file():
+            return _broken(folder, "convert.py: is missing, and there is no command instead", raw)
+        if locked is None:
+            return _broken(folder, f"{LOCK}: is missing; it may be empty", raw)
+    return Format(
+        folder=folder,
+        lock_digest=hashlib.sha256(locked or b"").hexdigest(),
+        **{name: getattr(manifest, name) for name in Manifest.model_fields},
+    )
+
+
+def source_name(source: str) -> str:
+    """A source repo inside file and repo names: `Qwen/Qwen3-0.6B` → `Qwen_Qwen3-0.6B`."""
+    return source.replace("/", "_")
+
+
+def derived_repo(fmt: Format, settings: Settings, source: str, variant: str) -> str:
+    """The repo that a variant of a source is published in, as `hub/Qwen_Qwen3-0.6B-GGUF`."""
+    name = fmt.repo.format_map({"source": source_name(source), "variant": variant})
+    return f"{settings.namespace}/{name}"
+
+
+def unsupported_here(fmt: Format) -> str | None:
+    """Why this machine cannot run the plugin at all, or None."""
+    here = f"{sys.platform}-{platform.machine()}"
+    if fmt.platforms and here not in fmt.platforms:
+        return f"it runs on {', '.join(fmt.platforms)}, this is {here}"
+    if (
+        fmt.command
+        and not (fmt.folder / fmt.command[0]).exists()
+        and not shutil.which(fmt.command[0])
+    ):
+        return f"its program {fmt.command[0]!r} is not on this machine"
+    return None
+
+
+@dataclass(frozen=True)
+class State:
+    """Whether a plugin can convert here: `ready`, or another name and the reason."""
+
+    name: str
+    reason: str = ""
+
+    @property
+    def ready(self) -> bool:
+        return self.name == "ready"
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}" if self.reason else self.name
+
+
+def environment(settings: Settings, fmt: Format) -> Path:
+    """Where the plugin's environment is found once it is ready: a link to the folder it is in.
+
+    The name holds the digest of the pins and the Python version, so a change of either asks for a
+    new environment and leaves the old one alone.
+    """
+    key = f"{fmt.lock_digest[:16]}-{sys.implementation.cache_tag}-{platform.python_version()}"
+    return settings.environments / fmt.name / key
+
+
+def state(settings: Settings, fmt: Format) -> State:
+    """The plugin's state, from files alone: an installation in another process is seen too."""
+    if fmt.problem:
+        return State("broken", fmt.problem)
+    reason = unsupported_here(fmt)
+    if reason:
+        return State("unsupported here", reason)
+    place = environment(settings, fmt)
+    if (place / ".ready").is_file() and (place / "bin" / "python").exists():
+        return State("ready")
+    if _locked(place.parent / ".lock"):
+        return State("installing")
+    broken = place.with_name(place.name + ".broken")
+    if broken.is_file():
+        return State("broken", broken.read_text("utf-8", "replace").strip())
+    return State("not installed", f"run `slmhub plugins install {fmt.name}`")
+
+
+def supports(
+    settings: Settings, fmt: Format, config: Mapping[str, Any], files: list[str]
+) -> str | None:
+    """One sentence why the plugin cannot convert a repo with this config and these files, or None.
+
+    What needs no code is checked first; then the plugin's own `supports` is asked, in its own
+    environment and sandbox, with ten seconds to answer.
+    """
+    lacking = fmt.lacks(files)
+    if lacking:
+        return lacking
+    if fmt.command is None and not _defines(fmt.folder / "convert.py", "supports"):
+        return None
+    with tempfile.TemporaryDirectory(prefix="slmhub-") as folder:
+        request = launch.Request(
+            action="supports", name=fmt.name, config=dict(config), files=list(files)
+        )
+        plan = launch.plan(settings, fmt, environment(settings, fmt), request, Path(folder))
+        try:
+            ended = subprocess.run(
+                plan.command,
+                env=plan.env,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=SUPPORTS_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return f"{fmt.title} did not answer within {SUPPORTS_SECONDS} s whether it can."
+    last = launch.last_event(ended.stdout)
+    if last.get("event") == "done" and ended.returncode == 0:
+        reason = last.get("reason")
+        return str(reason)[:1000] if reason else None
+    said = last.get("message") or f"it ended with code {ended.returncode}"
+    raise Unprocessable(
+        str(last.get("kind") or "plugin_crashed"),
+        f"{fmt.title} failed while asked whether it supports this model: {str(said)[:1000]}",
+        str(last.get("hint") or f"See `slmhub plugins check {fmt.name}`.")[:1000],
+    )
+
+
+def _folders(settings: Settings) -> Iterator[Path]:
+    for parent in settings.plugin_folders:
+        if parent.is_dir():
+            yield from (path for path in sorted(parent.iterdir()) if (path / MANIFEST).is_file())
+
+
+def _broken(folder: Path, problem: str, raw: Mapping[str, Any] | None = None) -> Format:
+    title = (raw or {}).get("title")
+    return Format(
+        folder=folder,
+        # The folder's name, not the manifest's: a broken manifest must not displace a sound one.
+        name=folder.name,
+        title=title if isinstance(title, str) and title else folder.name,
+        problem=problem,
+    )
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return (error.strerror or "cannot be read") if isinstance(error, OSError) else str(error)
+
+
+def _cause(error: Invalid) -> str:
+    """The first finding, as `variants.2.bits: what is wrong`."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    messages = {"extra_forbidden": "is not a known key", "missing": "is missing"}
+    said = messages.get(first["type"], first["msg"].removeprefix("Value error, "))
+    return f"{where}: {said}" if where else said
+
+
+def _locked(path: Path) -> bool:
+    """Whether another process holds the lock of an installation."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _defines(module: Path, function: str) -> bool:
+    """Whether a module has a top-level function, by its text: no process is started for nothing."""
+    return f"\ndef {function}(" in "\n" + module.read_text("utf-8", "replace")
