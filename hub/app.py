@@ -6,7 +6,7 @@ from flask_openapi3.models.security_scheme import SecurityScheme
 from hub import __version__, problems, security
 from hub.config import ROOT, Settings
 from hub.schemas import Problem
-from hub.views import auth, health
+from hub.views import api_docs, api_v1, auth, events, health, resolve
 from hub.web import current_settings
 
 __all__ = ["create_app", "current_settings"]
@@ -27,6 +27,7 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
         security_schemes={"token": SecurityScheme(type="http", scheme="bearer")},
         doc_ui=False,
         validation_error_model=Problem,
+        validation_error_callback=api_v1.refuse,
         template_folder=str(ROOT / "templates"),
         static_folder=str(ROOT / "hub" / "static"),
         static_url_path="/static",
@@ -37,6 +38,8 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
     security.reads(app.view_functions["static"])
     security.install(app, settings)
     problems.install(app)
-    for module in (health, auth, *PAGES):
+    for api in (api_v1, events):
+        app.register_api(api.blueprint)
+    for module in (health, auth, resolve, api_docs, *PAGES):
         app.register_blueprint(module.blueprint)
     return app

@@ -1,7 +1,8 @@
 """How gunicorn serves the hub: `gunicorn --config python:hub.gunicorn 'hub.app:create_app()'`.
 
-Threads, because a download is one sendfile call that a thread waits for: a hundred slow clients cost
-a hundred waiting threads, and no processor. The number of processes is gunicorn's own WEB_CONCURRENCY.
+Threads, because a download is one sendfile call that a thread waits for: a hundred slow clients
+cost a hundred waiting threads, and no processor. The number of processes is gunicorn's own
+WEB_CONCURRENCY.
 """
 
 import socket

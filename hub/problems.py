@@ -1,8 +1,8 @@
 """The request's error edge: whatever a view raises becomes an answer here, and nowhere else.
 
-Pages get templates/error.html, the API an RFC 9457 problem document, downloads one line of text with
-the headers that Hugging Face's clients look for. What is not expected is logged under the request's
-id, and shown as that id alone.
+Pages get templates/error.html, the API an RFC 9457 problem document, downloads one line of text
+with the headers that Hugging Face's clients look for. What is not expected is logged under the
+request's id, and shown as that id alone.
 """
 
 import logging

@@ -1,9 +1,9 @@
 """Who may do what: hosts, origins, tokens and sessions, and the headers of every answer.
 
-A hub on loopback has one user, who needs no login. Any other refuses to start without an admin token,
-and there every request that changes something needs a token or a session made from one. Reading is
-open. Each view says with a decorator whether it `reads`, `writes` or `signs_in`; what says nothing
-is treated as a write.
+A hub on loopback has one user, who needs no login. Any other refuses to start without an admin
+token, and there every request that changes something needs a token or a session made from one.
+Reading is open. Each view says with a decorator whether it `reads`, `writes` or `signs_in`; what
+says nothing is treated as a write.
 """
 
 import hashlib
@@ -162,7 +162,7 @@ def _identify() -> Caller | None:
     if scheme.lower() == "bearer":
         return identify_token(settings, text.strip())
     token = session.get("token")
-    if token == "admin":
+    if token == "admin":  # noqa: S105 - a mark, no secret
         return Caller("admin", Scope.ADMIN)
     if isinstance(token, int):
         row = tokens.valid(settings, token)
@@ -171,7 +171,7 @@ def _identify() -> Caller | None:
 
 
 def _session_key(settings: Settings) -> bytes:
-    """The key that signs sessions: every web process of one hub has the same without sharing a file.
+    """The key that signs sessions: every web process has the same, without sharing a file.
 
     It comes from the admin token, so a new admin token ends all sessions. On loopback there is no
     login, hence no session, and any key will do.

@@ -1,7 +1,8 @@
 """Tokens: 256 random bits that are shown once, kept as a SHA-256, with a scope and an end.
 
-The shape is Hugging Face's, `hf_` and letters and digits, because llama.cpp sends no other. The last
-six characters are a checksum: a mistyped token is known as such without a look into the database.
+The shape is Hugging Face's, `hf_` and letters and digits, because llama.cpp sends no other. The
+last six characters are a checksum: a mistyped token is known as such without a look into the
+database.
 """
 
 import hashlib

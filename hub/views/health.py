@@ -19,7 +19,7 @@ TIMEOUT = 2.0
 @blueprint.get("/healthz")
 @reads
 def healthz() -> Response:
-    """Say that the process answers; nothing else is asked, so an outage of others restarts nobody."""
+    """Say that the process answers; nothing else is asked: an outage of others restarts nobody."""
     return Response("ok\n", mimetype="text/plain")
 
 

@@ -1,0 +1,121 @@
+"""Models and plugins as the REST API shows them; jobs and their artefacts are in hub/jobs.py."""
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy import and_, func, or_
+from sqlmodel import Session, col, select
+
+from hub import formats, repos
+from hub.config import Settings
+from hub.formats import Format
+from hub.jobs import describe_artefact
+from hub.models import Artefact, Commit, File, Repo
+
+
+def models(session: Session, settings: Settings, rows: Sequence[Repo]) -> list[dict[str, Any]]:
+    """The summaries of repos (schemas.ModelSummary), with two queries however many there are."""
+    sizes = _sizes(session, rows)
+    artefacts = _artefacts(session, rows)
+    return [
+        {
+            "id": repo.name,
+            "kind": repo.kind,
+            "source": repo.source,
+            "plugin": repo.plugin,
+            "tier": repo.tier,
+            "parameters": repo.parameters,
+            "active_parameters": repo.active_parameters,
+            "architecture": repo.architecture,
+            "context_length": repo.context_length,
+            "license": repo.license,
+            "languages": repo.facts.get("languages") or [],
+            "pipeline_tag": repo.facts.get("pipeline_tag"),
+            "has_chat_template": bool(repo.facts.get("has_chat_template")),
+            "commit": repo.main,
+            "size": sizes.get(repo.name, 0),
+            "artefacts": [_artefact(settings, row) for row in artefacts.get(repo.name, [])],
+            "updated_at": repo.updated_at,
+        }
+        for repo in rows
+    ]
+
+
+def model(session: Session, settings: Settings, repo: Repo) -> dict[str, Any]:
+    """A repo with the files of its main commit (schemas.Model)."""
+    base = f"{settings.base_url}/{quote(repo.name)}/resolve/{repo.main}"
+    commit = repos.resolve(session, repo, "main")
+    files = [
+        {
+            "path": file.path,
+            "size": file.size,
+            "sha256": file.sha256,
+            "url": f"{base}/{quote(file.path)}",
+        }
+        for file in repos.files(session, commit)
+    ]
+    return {**models(session, settings, [repo])[0], "files": files}
+
+
+def plugin(settings: Settings, fmt: Format) -> dict[str, Any]:
+    """A plugin with its state here (schemas.Plugin)."""
+    state = formats.state(settings, fmt)
+    return {
+        "name": fmt.name,
+        "title": fmt.title,
+        "version": fmt.version,
+        "runtime": fmt.runtime,
+        "summary": fmt.summary,
+        "state": state.name,
+        "reason": state.reason,
+        "needs": fmt.needs,
+        "variants": [
+            {
+                "name": variant.name,
+                "bits": variant.bits,
+                "precision": variant.class_,
+                "note": variant.note,
+            }
+            for variant in fmt.variants
+        ],
+        "options": {name: option.model_dump() for name, option in fmt.options.items()},
+    }
+
+
+def _sizes(session: Session, rows: Sequence[Repo]) -> dict[str, int]:
+    found = session.exec(
+        select(col(Repo.name), func.sum(col(File.size)))
+        .join(Commit, and_(col(Commit.repo_id) == Repo.id, col(Commit.sha) == Repo.main))
+        .join(File, col(File.commit_id) == Commit.id)
+        .where(col(Repo.name).in_([repo.name for repo in rows]))
+        .group_by(col(Repo.name))
+    )
+    # PostgreSQL sums big integers to a decimal number.
+    return {name: int(size) for name, size in found}
+
+
+def _artefacts(session: Session, rows: Sequence[Repo]) -> dict[str, list[Artefact]]:
+    """The newest of each variant: made from a repo's main commit, or published in a derived one."""
+    names = [repo.name for repo in rows]
+    commits = {repo.name: repo.main for repo in rows}
+    found: dict[str, dict[tuple[str, str], Artefact]] = {}
+    for row in session.exec(
+        select(Artefact)
+        .where(or_(col(Artefact.source).in_(names), col(Artefact.repo).in_(names)))
+        .order_by(col(Artefact.id))
+    ):
+        if commits.get(row.source) == row.source_commit:
+            found.setdefault(row.source, {})[row.plugin, row.variant] = row
+        if row.repo in commits:
+            found.setdefault(row.repo, {})[row.plugin, row.variant] = row
+    return {name: list(made.values()) for name, made in found.items()}
+
+
+def _artefact(settings: Settings, row: Artefact) -> dict[str, Any]:
+    return {
+        **describe_artefact(settings, row),
+        "plugin": row.plugin,
+        "size": row.size,
+        "created_at": row.created_at,
+    }
