@@ -1,0 +1,115 @@
+"""What the catalogue counts and groups, beside the rows that repos.listing pages through."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import func
+from sqlmodel import Session, col, select
+
+from hub.models import ACTIVE, Artefact, Job, Repo
+
+
+@dataclass(frozen=True)
+class Made:
+    """How many variants of a source exist in one format."""
+
+    plugin: str
+    variants: int
+
+
+def tiers(
+    session: Session, *, kind: str, q: str | None = None, license: str | None = None
+) -> dict[str, int]:
+    """How many repos of each tier a search finds, whatever tier it asks for."""
+    query = select(col(Repo.tier), func.count()).where(col(Repo.kind) == kind)
+    for word in (q or "").split():
+        query = query.where(func.lower(col(Repo.name)).contains(word.lower(), autoescape=True))
+    if license is not None:
+        query = query.where(col(Repo.license) == license)
+    return {tier or "": number for tier, number in session.exec(query.group_by(col(Repo.tier)))}
+
+
+def licenses(session: Session, kind: str) -> list[tuple[str, int]]:
+    """The licences of all repos of a kind with their numbers, the most frequent first."""
+    number = func.count()
+    rows = session.exec(
+        select(col(Repo.license), number)
+        .where(col(Repo.kind) == kind, col(Repo.license).is_not(None))
+        .group_by(col(Repo.license))
+        .order_by(number.desc(), col(Repo.license))
+        .limit(100)
+    )
+    return [(str(name), count) for name, count in rows]
+
+
+def made(session: Session, sources: Collection[str]) -> dict[str, list[Made]]:
+    """The formats that there are of each source, whatever its commit."""
+    found: dict[str, list[Made]] = {}
+    rows = session.exec(
+        select(
+            col(Artefact.source),
+            col(Artefact.plugin),
+            func.count(col(Artefact.variant).distinct()),
+        )
+        .where(col(Artefact.source).in_(sources))
+        .group_by(col(Artefact.source), col(Artefact.plugin))
+        .order_by(col(Artefact.plugin))
+    )
+    for source, plugin, variants in rows:
+        found.setdefault(source, []).append(Made(plugin, variants))
+    return found
+
+
+def existing(session: Session, names: Iterable[str]) -> set[str]:
+    """Those of the names that are repos here."""
+    return set(session.exec(select(col(Repo.name)).where(col(Repo.name).in_(list(names)))))
+
+
+def mirroring(session: Session) -> dict[str, Job]:
+    """The jobs that are mirroring right now, by repo."""
+    rows = session.exec(
+        select(Job).where(col(Job.kind) == "mirror", col(Job.state).in_(ACTIVE)).limit(200)
+    )
+    return {job.repo: job for job in rows}
+
+
+def latest_artefacts(session: Session, source: str, commit: str) -> list[Artefact]:
+    """The newest artefact of each plugin and variant that was made from a commit."""
+    rows = session.exec(
+        select(Artefact)
+        .where(col(Artefact.source) == source, col(Artefact.source_commit) == commit)
+        .order_by(col(Artefact.id))
+    )
+    return list({(row.plugin, row.variant): row for row in rows}.values())
+
+
+def published_artefacts(session: Session, repo: str) -> list[Artefact]:
+    """The newest artefact of each variant that is published in a derived repo."""
+    rows = session.exec(
+        select(Artefact).where(col(Artefact.repo) == repo).order_by(col(Artefact.id))
+    )
+    return list({row.variant: row for row in rows}.values())
+
+
+def latest_jobs(session: Session, repo: str, commit: str) -> Mapping[tuple[str, str], Job]:
+    """The newest conversion job of each plugin and variant of a commit, among the last 200."""
+    rows = session.exec(
+        select(Job)
+        .where(
+            col(Job.repo) == repo, col(Job.kind) == "convert", col(Job.commit) == commit
+        )
+        .order_by(col(Job.id).desc())
+        .limit(200)
+    )
+    found: dict[tuple[str, str], Job] = {}
+    for job in rows:
+        for variant in job.request.get("variants", []):
+            found.setdefault((job.plugin or "", variant), job)
+    return found
+
+
+def state_counts(session: Session) -> dict[str, int]:
+    """How many jobs are in each state."""
+    return dict(
+        session.exec(select(col(Job.state), func.count()).group_by(col(Job.state))).all()
+    )

@@ -1,0 +1,124 @@
+"""Jobs as pages: the list, and one with its progress and its log."""
+
+from flask import Blueprint, redirect, render_template, request, url_for
+from werkzeug.wrappers import Response
+
+from hub import catalogue, db, formats, jobs, requests
+from hub.config import Settings
+from hub.errors import Conflict
+from hub.models import ACTIVE, Job, JobState
+from hub.security import reads, writes
+from hub.web import current_settings
+
+blueprint = Blueprint("jobs", __name__)
+
+PAGE = 40
+LOG_TAIL = 64 * 1024
+"""Bytes of the log's end that the page itself carries."""
+STATES = ("active", JobState.DONE, JobState.FAILED, JobState.CANCELLED)
+
+
+@blueprint.get("/jobs")
+@reads
+def index() -> str:
+    """A page of the jobs, the newest first."""
+    settings = current_settings()
+    state = request.args.get("state") or None
+    repo = request.args.get("repo") or None
+    cursor = request.args.get("cursor") or None
+    with db.reading(settings.database) as session:
+        rows, following = jobs.listing(session, state=state, repo=repo, cursor=cursor, limit=PAGE)
+        described = [(row, jobs.describe(session, settings, row)) for row in rows]
+        counts = catalogue.state_counts(session)
+    counts["active"] = sum(counts.get(name, 0) for name in ACTIVE)
+    return render_template(
+        "jobs.html",
+        rows=described,
+        states=STATES,
+        state=state,
+        repo=repo,
+        counts=counts,
+        total=sum(counts.get(name, 0) for name in JobState),
+        next=following
+        and url_for("jobs.index", state=state, repo=repo, cursor=following),
+        newest=cursor is None,
+        titles=_titles(settings),
+        active=ACTIVE,
+    )
+
+
+@blueprint.get("/jobs/<int:job_id>")
+@reads
+def show(job_id: int) -> str:
+    """One job."""
+    settings = current_settings()
+    with db.reading(settings.database) as session:
+        row = jobs.get(session, job_id)
+        described = jobs.describe(session, settings, row)
+        artefacts = jobs.artefacts(session, row)
+    return render_template(
+        "job.html",
+        row=row,
+        job=described,
+        artefacts=artefacts,
+        log=log_tail(settings, job_id),
+        titles=_titles(settings),
+        live=row.state in ACTIVE,
+    )
+
+
+@blueprint.post("/jobs/<int:job_id>/cancel")
+@writes
+def cancel(job_id: int) -> Response:
+    """End a job."""
+    jobs.cancel(current_settings(), job_id)
+    return redirect(url_for("jobs.show", job_id=job_id), 303)
+
+
+@blueprint.post("/jobs/<int:job_id>/again")
+@writes
+def again(job_id: int) -> Response:
+    """Ask once more for what a job that failed or was cancelled was to make."""
+    settings = current_settings()
+    with db.reading(settings.database) as session:
+        job = jobs.get(session, job_id)
+    if job.state not in (JobState.FAILED, JobState.CANCELLED):
+        raise Conflict(
+            "job_not_ended",
+            f"Job {job_id} is {job.state}.",
+            "Only what failed or was cancelled can be asked for again.",
+        )
+    return redirect(url_for("jobs.show", job_id=_repeat(settings, job).id), 303)
+
+
+def log_tail(settings: Settings, job_id: int, limit: int = LOG_TAIL) -> str:
+    """The last `limit` bytes of a job's log, from a whole line on; empty where there is none."""
+    try:
+        with jobs.log_path(settings, job_id).open("rb") as file:
+            length = file.seek(0, 2)
+            file.seek(max(0, length - limit))
+            data = file.read(limit)
+    except FileNotFoundError:
+        return ""
+    if length > limit:
+        data = data.partition(b"\n")[2]
+    return data.decode("utf-8", "replace")
+
+
+def _repeat(settings: Settings, job: Job) -> Job:
+    if job.kind == "mirror":
+        return requests.request_mirror(
+            settings, job.repo, job.revision, folder=job.request.get("folder")
+        )
+    return requests.request_conversion(
+        settings,
+        job.repo,
+        job.revision,
+        job.plugin or "",
+        job.request.get("variants", []),
+        job.request.get("options", {}),
+    )
+
+
+def _titles(settings: Settings) -> dict[str, str]:
+    return {name: fmt.title for name, fmt in formats.formats(settings).items()}
