@@ -12,7 +12,7 @@ from enum import Enum
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
-from sqlalchemy import Update, text, update
+from sqlalchemy import Update, func, text, update
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlmodel import Session, col, select
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
@@ -169,7 +169,6 @@ def fence(session: Session, claim: Claim) -> None:
         raise LostLease
 
 
-@patiently
 def _change(settings: Settings, claim: Claim, state: JobState, **values: Any) -> None:
     with db.writing(settings.database) as session:
         if state not in HELD:
@@ -184,22 +183,26 @@ def _change(settings: Settings, claim: Claim, state: JobState, **values: Any) ->
             raise LostLease
 
 
+@patiently
 def running(settings: Settings, claim: Claim) -> None:
     """Say that the work goes on after a variant was published."""
     _change(settings, claim, JobState.RUNNING)
 
 
+@patiently
 def publishing(settings: Settings, claim: Claim) -> None:
     """Say that a finished variant is being published."""
     _change(settings, claim, JobState.PUBLISHING)
 
 
+@patiently
 def done(settings: Settings, claim: Claim, commit: str | None = None) -> None:
     """End a job that succeeded; `commit` is what a mirror made of its revision."""
     values: dict[str, Any] = {"commit": commit} if commit else {}
     _change(settings, claim, JobState.DONE, progress=1.0, message="", **values)
 
 
+@patiently
 def fail(settings: Settings, claim: Claim, error: HubError) -> None:
     """End a job that failed for a reason that another try would meet again."""
     _change(
@@ -213,13 +216,17 @@ def fail(settings: Settings, claim: Claim, error: HubError) -> None:
     )
 
 
+@patiently
 def cancelled(settings: Settings, claim: Claim) -> None:
     """End a job that someone asked to end."""
     _change(settings, claim, JobState.CANCELLED, message="")
 
 
 def release(settings: Settings, claim: Claim) -> None:
-    """Give a job back unfinished, because this worker stops: not a loss, and not an attempt."""
+    """Give a job back unfinished, because this worker stops: not a loss, and not an attempt.
+
+    Unlike the other ends it does not wait for a database that is away.
+    """
     _change(
         settings,
         claim,
@@ -281,6 +288,14 @@ def unsent(settings: Settings) -> list[int]:
     """The queued jobs for which no message was sent since they were queued; oldest first."""
     with db.reading(settings.database) as session:
         return list(_ids(session, col(Job.notified_at).is_(None)))
+
+
+def queued(settings: Settings) -> int:
+    """How many jobs wait."""
+    with db.reading(settings.database) as session:
+        return session.exec(
+            select(func.count()).select_from(Job).where(col(Job.state) == JobState.QUEUED)
+        ).one()
 
 
 def _ids(session: Session, condition: Any) -> list[int]:

@@ -1,0 +1,1 @@
+"""The Celery workers: they carry out what the hub accepted."""

@@ -1,0 +1,95 @@
+"""The Celery application of a worker, and the process `python -m workers` runs.
+
+Messages are acknowledged before the work begins, and taken only when a slot is free: Redis is never
+asked how long a job may take. What protects a job is its lease in the database (hub/leases.py).
+"""
+
+import logging
+import os
+import signal
+import socket
+from typing import Any
+
+from billiard import active_children
+from celery import Celery
+from celery import signals as events
+
+from hub import db, queue
+from hub.config import Settings
+from workers import tasks
+from workers.reconciler import Reconciler
+
+log = logging.getLogger(__name__)
+
+
+def make(settings: Settings) -> Celery:
+    """The application, with the one task that it has."""
+    app = queue.celery(settings.redis, socket_timeout=30, socket_connect_timeout=5)
+    app.conf.update(
+        worker_concurrency=settings.slots,
+        worker_disable_prefetch=True,
+        worker_prefetch_multiplier=1,
+        task_acks_late=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        # Remote control answers from memory and needs a connection of its own; the database knows
+        # the workers' state, and cancelling goes through it too.
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        # The default, 4 s, is too short for a machine that a conversion keeps busy.
+        worker_proc_alive_timeout=60,
+    )
+
+    @app.task(name=queue.TASK, ignore_result=True)
+    def run(job_id: int) -> None:
+        tasks.run(settings, job_id, worker_name())
+
+    return app
+
+
+def worker_name() -> str:
+    """This process, as job rows name it: pid@host."""
+    return f"{os.getpid()}@{socket.gethostname()}"
+
+
+def main(settings: Settings) -> int:
+    """Run a worker until a signal ends it; its exit code."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    app = make(settings)
+    reconciler = Reconciler(settings)
+
+    @events.worker_process_init.connect(weak=False)
+    def _in_slot(**_: Any) -> None:
+        # Connections of the parent must not be used, nor closed, by its children.
+        db.engine(settings.database).dispose(close=False)
+        # Celery's children die of TERM at once; a job is to be given back first.
+        signal.signal(signal.SIGTERM, tasks.stop)
+
+    @events.worker_ready.connect(weak=False)
+    def _ready(**_: Any) -> None:
+        reconciler.start()
+
+    @events.worker_shutting_down.connect(weak=False)
+    def _stopping(**_: Any) -> None:
+        reconciler.stop()
+        for child in active_children():
+            if child.pid is not None:
+                os.kill(child.pid, signal.SIGTERM)
+
+    worker = app.Worker(
+        hostname=f"{os.getpid()}@{socket.gethostname()}",
+        pool_cls="prefork",
+        loglevel="INFO",
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
+    )
+    worker.start()
+    reconciler.stop()
+    return int(worker.exitcode or 0)
