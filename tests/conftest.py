@@ -11,6 +11,8 @@ import pytest
 from hub import db
 from hub.config import Settings
 
+pytest_plugins = ["postgres", "redis_server"]
+
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
