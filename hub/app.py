@@ -1,17 +1,30 @@
 """The web application: settings, safety, the error edge, and the explicit list of its views."""
 
-from flask_openapi3 import Info, OpenAPI
+from flask_openapi3.models.info import Info
 from flask_openapi3.models.security_scheme import SecurityScheme
+from flask_openapi3.openapi import OpenAPI
 
 from hub import __version__, problems, security
 from hub.config import ROOT, Settings
 from hub.schemas import Problem
-from hub.views import api_docs, api_v1, auth, events, health, resolve
+from hub.views import (
+    api_docs,
+    api_v1,
+    auth,
+    catalogue,
+    events,
+    figures,
+    health,
+    jobs,
+    model,
+    plugins,
+    resolve,
+)
 from hub.web import current_settings
 
 __all__ = ["create_app", "current_settings"]
 
-PAGES = ()
+PAGES = (figures, catalogue, jobs, plugins, model)
 """The page families: modules with a `blueprint`."""
 
 

@@ -36,10 +36,10 @@ def install(app: Flask) -> None:
     """Answer every error of an application."""
     app.register_error_handler(HubError, _expected)
     app.register_error_handler(HTTPException, _http)
-    for away in (OperationalError, InterfaceError, PoolTimeoutError):
-        app.register_error_handler(away, _database_away)
-    for away in (BrokerError, RedisConnectionError, RedisTimeoutError):
-        app.register_error_handler(away, _redis_away)
+    for database in (OperationalError, InterfaceError, PoolTimeoutError):
+        app.register_error_handler(database, _database_away)
+    for broker in (BrokerError, RedisConnectionError, RedisTimeoutError):
+        app.register_error_handler(broker, _redis_away)
     app.register_error_handler(Exception, _unexpected)
 
 
@@ -47,7 +47,7 @@ def respond(
     status: int, title: str, kind: str, message: str, hint: str = "", error_id: str = ""
 ) -> Response:
     """An error in the form that the request asks for."""
-    if request.endpoint == "resolve.resolve":
+    if request.blueprint == "resolve":
         response = _text(kind, message)
     elif request.path.startswith("/api/") or _wants_json():
         response = _problem(status, title, kind, message, hint)

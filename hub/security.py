@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, current_app, g, request, session
+from werkzeug.local import LocalProxy
 
 from hub import tokens
 from hub.config import Settings
@@ -126,7 +127,10 @@ def install(app: Flask, settings: Settings) -> None:
 
     app.before_request(check)
     app.after_request(_add_headers)
-    app.context_processor(lambda: {"caller": caller(), "single_user": current_settings().loopback})
+    # A proxy: a page that does not show the caller, as the error page, needs no database for it.
+    app.context_processor(
+        lambda: {"caller": LocalProxy(caller), "single_user": current_settings().loopback}
+    )
 
 
 def caller() -> Caller | None:

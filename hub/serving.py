@@ -97,7 +97,10 @@ def send(
     # Not for HEAD, which nginx would answer with 206, nor for conditions it would judge by the
     # time of its file.
     if accelerate and request.method == "GET" and not _judged_by_time():
-        return Response(headers={**common, "X-Accel-Redirect": accelerate})
+        response = Response(headers={**common, "X-Accel-Redirect": accelerate})
+        if part is None:
+            del response.headers["Accept-Ranges"]  # nginx says so itself, but not with a 206
+        return response
     return _bytes(path, size, part, common)
 
 
@@ -143,9 +146,9 @@ def _bytes(path: Path, size: int, part: Span | None, headers: dict[str, str]) ->
 def _body(file: BinaryIO, length: int) -> Iterable[bytes]:
     """The next `length` bytes of a file.
 
-    A server's own wrapper stops after Content-Length bytes (PEP 3333), and gunicorn's sends them with
-    sendfile from the present position. Werkzeug would wrap the file once more for a range, and
-    gunicorn would no longer see that it is one.
+    A server's own wrapper stops after Content-Length bytes (PEP 3333), and gunicorn's sends them
+    with sendfile from the present position. Werkzeug would wrap the file once more for a range,
+    and gunicorn would no longer see that it is one.
     """
     wrapper = cast(
         "Callable[[BinaryIO, int], Iterable[bytes]] | None",

@@ -3,7 +3,7 @@
 from typing import Any, cast
 
 from flask import Blueprint, Response, current_app, jsonify, render_template
-from flask_openapi3 import OpenAPI
+from flask_openapi3.openapi import OpenAPI
 from markupsafe import Markup
 
 from hub.security import reads

@@ -1,13 +1,15 @@
 """The hub's own REST API, described by OpenAPI: what the pages and the command line use too."""
 
+from pathlib import Path
 from typing import Any, NoReturn
 
 from flask import Response, jsonify, request
-from flask_openapi3 import APIBlueprint, Tag
+from flask_openapi3.blueprint import APIBlueprint
+from flask_openapi3.models.tag import Tag
 from pydantic import ValidationError
 from werkzeug.exceptions import BadRequest
 
-from hub import documents, formats, joblog, jobs, repos
+from hub import documents, formats, joblog, jobs, repos, requests
 from hub.db import reading
 from hub.errors import Forbidden, InvalidRequest, Unprocessable
 from hub.models import Job as JobRow
@@ -85,8 +87,6 @@ def mirror(body: MirrorRequest) -> Response:
 
     202 with the job, a new one or the one that is already on its way; 200 when it is done already.
     """
-    from hub import requests
-
     settings = current_settings()
     if body.folder is not None and not settings.loopback:
         raise Forbidden(
@@ -94,7 +94,8 @@ def mirror(body: MirrorRequest) -> Response:
             "Folders of the hub's machine are mirrored on a hub bound to loopback only.",
             "Run `slmhub mirror --from` on a local hub, or mirror from upstream.",
         )
-    job = requests.request_mirror(settings, body.repo, body.revision, folder=body.folder)
+    folder = None if body.folder is None else Path(body.folder)
+    job = requests.request_mirror(settings, body.repo, body.revision, folder)
     return _accepted(job)
 
 
@@ -106,8 +107,6 @@ def convert(body: ConversionRequest) -> Response:
     202 with the job, a new one or the one that is already on its way; 200 when every artefact is
     there already.
     """
-    from hub import requests
-
     job = requests.request_conversion(
         current_settings(), body.repo, body.revision, body.plugin, body.variants, body.options
     )

@@ -1,5 +1,6 @@
 """Downloads: `/{org}/{name}/resolve/{revision}/{path}`, as Hugging Face's clients ask for them."""
 
+import re
 from pathlib import PurePosixPath
 from urllib.parse import quote, unquote, urlsplit
 
@@ -18,8 +19,11 @@ from hub.web import current_settings
 
 blueprint = Blueprint("resolve", __name__)
 
-_TEXT = frozenset("txt md json jsonl yaml yml toml cfg ini py jinja csv tsv xml html svg".split())
-_IMAGES = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg"} | {
+_TEXT = re.compile(r"txt|md|jsonl?|ya?ml|toml|cfg|ini|py|jinja|csv|tsv|xml|html|svg")
+_IMAGES = {
+    "png": "image/png",
+    "jpg": "image/jpeg",
+    "jpeg": "image/jpeg",
     "gif": "image/gif",
     "webp": "image/webp",
 }
@@ -69,7 +73,7 @@ def resolve(org: str, name: str, rest: str) -> Response:
 
 @blueprint.get("/<name>/resolve/<path:rest>")
 @reads
-def without_organisation(name: str, rest: str) -> Response:
+def without_organisation(name: str, rest: str) -> Response:  # noqa: ARG001
     """Answer those who ask by Hugging Face's oldest names, which have no organisation."""
     raise NotFound(
         "repo_not_found",
@@ -129,14 +133,16 @@ def _headers(file: File, commit: Commit, revision: str) -> dict[str, str]:
     ending = name.rpartition(".")[2].lower()
     if ending in _IMAGES:
         kind, disposition = _IMAGES[ending], "inline"
-    elif ending in _TEXT:
+    elif _TEXT.fullmatch(ending):
         kind, disposition = "text/plain; charset=utf-8", "inline"
     else:
         kind, disposition = "application/octet-stream", "attachment"
     plain = "".join(c if c.isascii() and c.isprintable() and c not in '"\\' else "_" for c in name)
     return {
         "Content-Type": kind,
-        "Content-Disposition": f"{disposition}; filename*=UTF-8''{quote(name)}; filename=\"{plain}\"",
+        "Content-Disposition": (
+            f"{disposition}; filename*=UTF-8''{quote(name)}; filename=\"{plain}\""
+        ),
         "X-Linked-Etag": f'"{file.sha256}"',
         "X-Linked-Size": str(file.size),
         # What a commit's id names never changes; what main names may, at any moment.
