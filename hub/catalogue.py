@@ -95,9 +95,7 @@ def latest_jobs(session: Session, repo: str, commit: str) -> Mapping[tuple[str, 
     """The newest conversion job of each plugin and variant of a commit, among the last 200."""
     rows = session.exec(
         select(Job)
-        .where(
-            col(Job.repo) == repo, col(Job.kind) == "convert", col(Job.commit) == commit
-        )
+        .where(col(Job.repo) == repo, col(Job.kind) == "convert", col(Job.commit) == commit)
         .order_by(col(Job.id).desc())
         .limit(200)
     )
@@ -110,6 +108,4 @@ def latest_jobs(session: Session, repo: str, commit: str) -> Mapping[tuple[str, 
 
 def state_counts(session: Session) -> dict[str, int]:
     """How many jobs are in each state."""
-    return dict(
-        session.exec(select(col(Job.state), func.count()).group_by(col(Job.state))).all()
-    )
+    return dict(session.exec(select(col(Job.state), func.count()).group_by(col(Job.state))).all())

@@ -10,7 +10,7 @@ from hub import catalogue, db, formats, repos, requests, selection
 from hub.errors import InvalidRequest
 from hub.models import Job, Repo
 from hub.security import reads, writes
-from hub.tiers import TIERS, Tier, tier
+from hub.tiers import TIERS
 from hub.web import current_settings
 
 blueprint = Blueprint("catalogue", __name__)
@@ -23,7 +23,6 @@ class Offer:
     """A model of the selection that is not mirrored yet."""
 
     model: selection.Selected
-    tier: str
     job: Job | None
 
 
@@ -136,7 +135,7 @@ def _offers(here: set[str], jobs: dict[str, Job], search: Search) -> list[Group]
     groups = []
     for group in selection.load():
         offers = [
-            Offer(model, tier(model.parameters), jobs.get(model.repo))
+            Offer(model, jobs.get(model.repo))
             for model in group.models
             if model.repo not in here and _matches(model, search)
         ]
@@ -149,7 +148,7 @@ def _matches(model: selection.Selected, search: Search) -> bool:
     words = search.q.lower().split()
     return (
         all(word in f"{model.repo} {model.title}".lower() for word in words)
-        and search.tier in ("", tier(model.parameters))
+        and search.tier in ("", model.tier)
         and search.license in ("", model.license)
     )
 

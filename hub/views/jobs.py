@@ -6,7 +6,7 @@ from werkzeug.wrappers import Response
 from hub import catalogue, db, formats, jobs, requests
 from hub.config import Settings
 from hub.errors import Conflict
-from hub.models import ACTIVE, Job, JobState
+from hub.models import ACTIVE, JobState
 from hub.security import reads, writes
 from hub.web import current_settings
 
@@ -39,8 +39,7 @@ def index() -> str:
         repo=repo,
         counts=counts,
         total=sum(counts.get(name, 0) for name in JobState),
-        next=following
-        and url_for("jobs.index", state=state, repo=repo, cursor=following),
+        next=following and url_for("jobs.index", state=state, repo=repo, cursor=following),
         newest=cursor is None,
         titles=_titles(settings),
         active=ACTIVE,
@@ -88,7 +87,7 @@ def again(job_id: int) -> Response:
             f"Job {job_id} is {job.state}.",
             "Only what failed or was cancelled can be asked for again.",
         )
-    return redirect(url_for("jobs.show", job_id=_repeat(settings, job).id), 303)
+    return redirect(url_for("jobs.show", job_id=requests.again(settings, job_id).id), 303)
 
 
 def log_tail(settings: Settings, job_id: int, limit: int = LOG_TAIL) -> str:
@@ -103,21 +102,6 @@ def log_tail(settings: Settings, job_id: int, limit: int = LOG_TAIL) -> str:
     if length > limit:
         data = data.partition(b"\n")[2]
     return data.decode("utf-8", "replace")
-
-
-def _repeat(settings: Settings, job: Job) -> Job:
-    if job.kind == "mirror":
-        return requests.request_mirror(
-            settings, job.repo, job.revision, folder=job.request.get("folder")
-        )
-    return requests.request_conversion(
-        settings,
-        job.repo,
-        job.revision,
-        job.plugin or "",
-        job.request.get("variants", []),
-        job.request.get("options", {}),
-    )
 
 
 def _titles(settings: Settings) -> dict[str, str]:

@@ -40,7 +40,7 @@ class Cell:
 
     variant: Variant
     size: int | None
-    """Bytes to expect: parameters × bits / 8."""
+    """Bytes to expect, from the parameters and the bits of each."""
     artefact: Artefact | None = None
     job: Job | None = None
 
@@ -215,14 +215,17 @@ def _sections(
                 [(name, found) for name, found in by_class if found],
             )
         )
-    return sections
+    # What can be used or asked for comes first, what is broken last.
+    return sorted(sections, key=lambda one: (not one.ready, not one.open, one.format.problem or ""))
 
 
 def _derived(settings: Settings, repo: Repo, artefacts: list[Artefact]) -> dict[str, Any]:
     known = formats.formats(settings).get(repo.plugin or "")
     bits = {v.name: v for v in known.variants} if known else {}
     rows = sorted(
-        artefacts, key=lambda row: bits[row.variant].bits if row.variant in bits else 0, reverse=True
+        artefacts,
+        key=lambda row: bits[row.variant].bits if row.variant in bits else 0,
+        reverse=True,
     )
     return {"format": known, "artefacts": rows, "variants": bits}
 

@@ -90,7 +90,7 @@ def _verdict(future: Future[str | None], wait: float) -> Verdict:
 
 
 def _changed(fmt: Format) -> int:
-    """When the newest file of the plugin was changed, in nanoseconds: an edited one is asked anew."""
+    """When the newest file of the plugin was changed, in ns: an edited one is asked anew."""
     return max((file.stat().st_mtime_ns for file in fmt.folder.glob("*.*")), default=0)
 
 
