@@ -233,6 +233,8 @@ def state(settings: Settings, fmt: Format) -> State:
     reason = unsupported_here(fmt)
     if reason:
         return State("unsupported here", reason)
+    if fmt.command is not None and not (fmt.folder / LOCK).exists():
+        return State("ready")
     place = environment(settings, fmt)
     if (place / ".ready").is_file() and (place / "bin" / "python").exists():
         return State("ready")

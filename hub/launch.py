@@ -137,10 +137,11 @@ def plan(
     document.write_text(json.dumps(content), "utf-8")
     document.chmod(0o644)
     mounts = {str(path.resolve()): name for path, name in read.items()}
-    if fmt.command is None:
-        command = [str(python), "-I", "-B", inside(SHIM) or "", inside(document) or ""]
+    if python.exists():
         for prefix in (environment, Path(sys.base_prefix), python.resolve().parent.parent):
             mounts[str(prefix.resolve())] = str(prefix)
+    if fmt.command is None:
+        command = [str(python), "-I", "-B", inside(SHIM) or "", inside(document) or ""]
         where = inside(request.scratch) or "/"
     else:
         command = [*fmt.command, inside(document) or ""]

@@ -1,0 +1,173 @@
+"""The plugin's side of the wire. Stdlib only: it runs in the plugin's own environment.
+
+    <environment>/bin/python -I workers/shim.py request.json
+
+A plugin that is not Python sets `command` in its manifest and speaks the same protocol; it is
+started in its own folder, with the path of request.json as its last argument.
+
+request.json, one object:
+    api           1
+    action        "convert", "supports" or "smoke"
+    plugin        the plugin's folder, read-only
+    source        convert: the folder with the model, read-only
+    output        convert: a folder; the files of a variant go into output/<variant>/, which the
+                  converter makes
+    scratch       convert: a folder that all variants share; it goes when the job ends
+    variants      convert: the names of the variants to make, in this order
+    options       convert: every option of the manifest with its value
+    source_name   convert: the model's name for file names, as "Qwen_Qwen3-0.6B"
+    threads       how many threads to use
+    memory        how many bytes of memory may be used
+    config, files supports: config.json of the model, and the names of its files
+    smoke, tools  smoke: modules to import, packages whose versions are wanted
+
+Events, one JSON object a line on stdout; other keys are ignored:
+    {"event": "progress", "variant": "Q8_0", "done": 0.5, "message": "layer 12 of 24"}
+    {"event": "artefact", "variant": "Q8_0", "check": {…}, "seconds": 12.3}
+                  its files are complete: the host takes them away at once
+    {"event": "done"}                  the last line; of supports with "reason": null or a sentence,
+                                       of smoke with "versions": {package: version}
+    {"event": "error", "kind": "unsupported_model", "message": "cause", "hint": "next step"}
+
+A line is at most 1 MiB. stderr is the log. Success is exit code 0 and `done` as the last event and
+an artefact for each variant asked for and files that pass the host's own validation: at least one a
+variant, regular files with one name only, no symbolic links.
+SIGTERM asks to end; ten seconds later everything is killed.
+
+For Python this file does all of that. It moves fd 1 to stderr before it imports anything else of
+the plugin, because converters and their children print. convert.py then defines
+    convert(source, output, variant, options, job)   paths, a name, a dict; writes into output
+    supports(config, files)      optional: None, or one sentence why not
+    check(artefact, job)         optional: loads the folder's files in their runtime; returns a dict
+with job.report(done, message), job.fail(kind, message, hint), and job.scratch, job.source_name,
+job.threads, job.memory, job.variant, job.options.
+"""
+
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any, NoReturn
+
+
+class Refusal(BaseException):
+    """What job.fail raises; not an Exception, so that no `except Exception` swallows it."""
+
+    def __init__(self, kind: str, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.kind, self.message, self.hint = kind, message, hint
+
+
+class Wire:
+    """The way to the host: what was stdout, kept from everybody else."""
+
+    def __init__(self) -> None:
+        self._descriptor = os.dup(1)  # not inherited by programs that are started from here
+        os.dup2(2, 1)
+
+    def send(self, event: str, **values: Any) -> None:
+        """Write one event as a line."""
+        line = json.dumps({"event": event, **values}, default=str).encode() + b"\n"
+        while line:
+            line = line[os.write(self._descriptor, line) :]
+
+
+class Job:
+    """What a plugin's functions get to talk to the host with."""
+
+    def __init__(self, request: dict[str, Any], wire: Wire, variant: str) -> None:
+        self.scratch = Path(request["scratch"])
+        self.source_name: str = request["source_name"]
+        self.threads: int = request["threads"]
+        self.memory: int = request["memory"]
+        self.options: dict[str, Any] = request["options"]
+        self.variant = variant
+        self._wire = wire
+        self._sent: tuple[float, str, float] = (-1.0, "", 0.0)
+
+    def report(self, done: float, message: str = "") -> None:
+        """Tell how far this variant is, from 0 to 1. May be called as often as is handy."""
+        done = min(1.0, max(0.0, float(done)))
+        then, said, at = self._sent
+        now = time.monotonic()
+        # A converter may report every tensor: the host needs a few a second, and every message.
+        if message == said and done < 1 and done - then < 0.01 and now - at < 1:
+            return
+        self._sent = (done, message, now)
+        self._wire.send("progress", variant=self.variant, done=done, message=str(message))
+
+    def fail(self, kind: str, message: str, hint: str = "") -> NoReturn:
+        """Refuse, with a cause and the next step; the job fails with exactly these words."""
+        raise Refusal(kind, message, hint)
+
+
+def convert(request: dict[str, Any], wire: Wire) -> dict[str, Any]:
+    """Make every variant that was asked for."""
+    plugin = _load(request)
+    for variant in request["variants"]:
+        began = time.monotonic()
+        output = Path(request["output"], variant)
+        output.mkdir(exist_ok=True)
+        job = Job(request, wire, variant)
+        plugin.convert(Path(request["source"]), output, variant, dict(request["options"]), job)
+        check = plugin.check(output, job) if hasattr(plugin, "check") else None
+        seconds = round(time.monotonic() - began, 3)
+        wire.send("artefact", variant=variant, check=check, seconds=seconds)
+    return {}
+
+
+def supports(request: dict[str, Any], _wire: Wire) -> dict[str, Any]:
+    """Ask the plugin whether it can convert such a model."""
+    plugin = _load(request)
+    asked = getattr(plugin, "supports", None)
+    return {"reason": asked(request["config"], request["files"]) if asked else None}
+
+
+def smoke(request: dict[str, Any], _wire: Wire) -> dict[str, Any]:
+    """Prove the environment by imports, and tell the versions of the tools."""
+    for module in request["smoke"]:
+        importlib.import_module(module)
+    return {"versions": {tool: importlib.metadata.version(tool) for tool in request["tools"]}}
+
+
+ACTIONS = {"convert": convert, "supports": supports, "smoke": smoke}
+
+
+def main() -> int:
+    """Do what the request asks; the exit code is 0 only if the last event is `done`."""
+    wire = Wire()
+    try:
+        request = json.loads(Path(sys.argv[1]).read_bytes())
+        result = ACTIONS[request["action"]](request, wire)
+    except Refusal as refusal:
+        wire.send("error", kind=refusal.kind, message=refusal.message, hint=refusal.hint)
+        return 1
+    except Exception as error:  # noqa: BLE001 - the edge of the process: it becomes a typed event
+        traceback.print_exc()
+        kind = "out_of_memory" if isinstance(error, MemoryError) else "plugin_crashed"
+        wire.send("error", kind=kind, message=f"{type(error).__name__}: {error}"[:2000], hint="")
+        return 1
+    wire.send("done", **result)
+    return 0
+
+
+def _load(request: dict[str, Any]) -> Any:
+    """Import convert.py from the plugin's folder, whose other modules it may import too."""
+    folder = Path(request["plugin"])
+    sys.path.insert(0, str(folder))
+    specification = importlib.util.spec_from_file_location("convert", folder / "convert.py")
+    if specification is None or specification.loader is None:
+        raise ImportError("convert.py cannot be loaded")
+    module = importlib.util.module_from_spec(specification)
+    sys.modules["convert"] = module
+    specification.loader.exec_module(module)
+    return module
+
+
+if __name__ == "__main__":
+    sys.exit(main())
