@@ -396,8 +396,18 @@ def test_tensor_that_the_architecture_does_not_have(tmp_path: Path) -> None:
 
 def test_code_of_the_model_does_not_run(tmp_path: Path) -> None:
     """The bare converter runs a tokenizer's own code; a job does not, even if the file is there."""
+    import torch
+    from safetensors.torch import save_file
+
     source = write_model(tmp_path / "tiny")
-    edit_config(source, architectures=["QWenLMHeadModel"], model_type="qwen")
+    edit_config(
+        source,
+        architectures=["QWenLMHeadModel"],
+        model_type="qwen",
+        seq_length=128,
+        layer_norm_epsilon=1e-5,
+    )
+    save_file({"transformer.wte.weight": torch.zeros(8, 8)}, source / "model.safetensors")
     (source / "tokenizer_config.json").write_text(
         json.dumps({"auto_map": {"AutoTokenizer": ["tokenization_evil.Evil", None]}}),
         encoding="utf-8",
