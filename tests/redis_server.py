@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 import redis
 
-from hub.up import redis_program
+from hub.redis_server import program
+
+PROGRAM = Path(tempfile.gettempdir()) / "slmhub-redis-program"
+"""Where a server is unpacked once, on a machine that has none."""
 
 
 class RedisServer:
@@ -24,7 +27,7 @@ class RedisServer:
 
     def start(self) -> None:
         socket = self.folder / "redis.sock"
-        command = [redis_program(), "--port", "0", "--unixsocket", str(socket), "--save", ""]
+        command = [program(PROGRAM), "--port", "0", "--unixsocket", str(socket), "--save", ""]
         self.process = subprocess.Popen(
             [*command, "--dir", str(self.folder)],
             stdin=subprocess.DEVNULL,
