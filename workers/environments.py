@@ -52,9 +52,9 @@ class InstallFailed(HubError):
 def install(settings: Settings, fmt: Format, report: Report, *, force: bool = False) -> Path:
     """Build the plugin's environment and put it in place; its folder.
 
-    Does nothing when it is ready, unless `force`d. `report` gets lines of progress. A failure leaves
-    what was there before as it was. Raises InstallFailed; Unprocessable for a plugin that is broken
-    or cannot run here.
+    Does nothing when it is ready, unless `force`d. `report` gets lines of progress. A failure
+    leaves what was there before as it was. Raises InstallFailed; Unprocessable for a plugin that is
+    broken or cannot run here.
     """
     reason = fmt.problem or formats.unsupported_here(fmt)
     if reason:

@@ -34,8 +34,8 @@ LOG = 32 << 20  # bytes of log that are kept; the tail for messages is kept apar
 TAIL = 4000
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 KIND = re.compile(r"[a-z][a-z0-9_]{0,63}")
-Progress = Callable[[str, float, str], None]
-Artefact = Callable[[str, Path, list[Path], dict[str, Any], float], None]
+Progress = Callable[[float, str], None]
+Artefact = Callable[[str, Path, dict[str, Any], float], None]
 
 
 class Log(Protocol):
@@ -59,10 +59,10 @@ def run(
     """Convert. Returns the isolation it ran in, strict or weak.
 
     `request.output` and `request.scratch` are empty folders on one file system, in a folder that is
-    the job's own and that the caller removes. `on_progress` gets a variant's name, how far it is, 0
-    to 1, and a line. `on_artefact` gets a variant's name, a folder that the converter cannot reach,
-    the checked files in it (the caller's to move away), what `check` returned, and
-    seconds; while it works the next variant is being made. `cancelled` is asked a few times a second, from another
+    the job's own and that the caller removes. `on_progress` gets the progress of the whole job, 0
+    to 1, and a line. `on_artefact` gets a variant's name, the folder of its checked files (the
+    caller's to move away; the converter cannot reach it), what `check` returned, and seconds; while
+    it works the next variant is being made. `cancelled` is asked a few times a second, from another
     thread. Raises PluginError, harvest.BadOutput, Cancelled, Conflict (no environment) and
     Unavailable (no sandbox). When it returns or raises, nothing of the converter runs any more.
     """
@@ -166,10 +166,11 @@ class _Conversation:
 
     def _progress(self, event: dict[str, Any]) -> None:
         done = min(1.0, max(0.0, float(event["done"])))
-        if event["variant"] not in self.request.variants:
-            raise ValueError
+        index = self.request.variants.index(event["variant"])
+        # The last hundredths are for taking and publishing.
+        whole = (index + 0.97 * done) / len(self.request.variants)
         message = self.scrub(str(event.get("message", "")))[:200]
-        self.on_progress(event["variant"], done, message)
+        self.on_progress(whole, f"{event['variant']}: {message}" if message else event["variant"])
 
     def _artefact(self, event: dict[str, Any]) -> None:
         variant, check = event["variant"], event.get("check")
@@ -195,8 +196,7 @@ class _Conversation:
         limit = self.settings.output_limit - self.taken
         files = harvest.take(self.request.output / variant, folder, limit=limit, move=move)
         self.taken += sum((folder / path).stat().st_size for path in files)
-        paths = [folder / path for path in files]
-        self.on_artefact(variant, folder, paths, event.get("check") or {}, event["seconds"])
+        self.on_artefact(variant, folder, event.get("check") or {}, event["seconds"])
 
     def _told(self) -> PluginError:
         kind = str(self.last.get("kind"))
