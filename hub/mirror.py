@@ -29,7 +29,7 @@ from hub.upstream import Cancel, HttpUpstream, RemoteFile, Snapshot, Upstream, n
 
 __all__ = ["Cancelled", "Plan", "mirror", "plan"]
 
-HEADER_GUESS = 256 * 1024
+HEADER_GUESS = 64 * 1024
 """Bytes that most safetensors headers fit into: one request instead of two."""
 MAX_DOCUMENT = 16 * 1024 * 1024
 MARGIN = 1.05

@@ -40,7 +40,7 @@ from hub.patience import Interrupted, Throttled, patiently
 MAX_FILES = 50_000
 MAX_READ = 128 * 1024 * 1024
 """Bytes that are read into memory at once: above the largest safetensors header."""
-BLOCK = 256 * 1024
+BLOCK = 128 * 1024
 _SHA1 = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # draft-ietf-httpapi-ratelimit-headers: "api";r=0;t=55: nothing left, 55 s until there is.
