@@ -4,6 +4,7 @@ Blobs first, then one transaction: it proves that the job is still this worker's
 and writes the artefact down. Either all of it is visible or nothing.
 """
 
+import errno
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from hub import cards, db, formats, jobs, leases, repos
-from hub.blobs import BlobStore, lfs_pointer_sha1
+from hub.blobs import BlobStore, Stored, lfs_pointer_sha1
 from hub.config import Settings
 from hub.errors import Conflict
 from hub.formats import Format
@@ -52,13 +53,16 @@ class Source:
 
 @dataclass(frozen=True)
 class Made:
-    """One variant as the plugin left it: `files` lie in `folder`, `seconds` is how long it took."""
+    """One variant as the plugin left it: all files of `folder`, which are moved away from there."""
 
     variant: str
     folder: Path
-    files: Sequence[Path]
     check: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+
+    def files(self) -> list[Path]:
+        """The files, in the order of their paths."""
+        return sorted(path for path in self.folder.rglob("*") if not path.is_dir())
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ def publish(
     One that somebody else published meanwhile is returned as it is.
     """
     store = BlobStore(settings.blobs)
-    files = [_store(store, made.folder, path) for path in made.files]
+    files = [_store(store, made.folder, path) for path in made.files()]
     name = formats.derived_repo(fmt, settings, source.repo, made.variant)
     artefact = Artefact(
         key=artefact_key(source.repo, source.commit, fmt, made.variant, recipe.options),
@@ -209,10 +213,26 @@ def _store(store: BlobStore, folder: Path, path: Path) -> Entry:
         raise Conflict(
             "bad_output", f"The plugin wrote a {CARD}.", "The hub writes the card: leave it out."
         )
-    stored = store.add_file(path)
+    stored = _move(store, path)
     large = stored.size > LARGE
     sha1 = lfs_pointer_sha1(stored.sha256, stored.size) if large else stored.git_sha1
     return Entry(name, stored.sha256, stored.size, sha1, lfs=large)
+
+
+def _move(store: BlobStore, path: Path) -> Stored:
+    """Take a file into the store without a copy, where both are on one file system."""
+    if path.is_symlink() or not path.is_file():
+        raise Conflict(
+            "bad_output", f"{path.name} is not a regular file.", "Files alone are published."
+        )
+    staged = store.stage()
+    try:
+        path.rename(staged)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        return store.add_file(path)
+    return store.adopt(staged)
 
 
 def _present(session: Session, name: str) -> tuple[str | None, dict[str, Entry]]:

@@ -87,7 +87,7 @@ def card(
         repo=repo,
         source=source,
         source_name=source_name(source),
-        facts=facts,
+        license=_line(facts.get("license")),
         rows=rows,
         variants=variants,
         picks=_choose(variants, rows),

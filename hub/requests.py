@@ -74,7 +74,7 @@ def request_conversion(
     variants: Sequence[str] = (),
     options: Mapping[str, object] | None = None,
 ) -> Job:
-    """Queue a conversion; the same request returns the same job, or a done one with what it made."""
+    """Queue a conversion; the same request returns the same job, or a done one at once."""
     fmt = formats.get(settings, plugin)
     if not variants:
         raise Unprocessable(

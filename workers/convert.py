@@ -54,20 +54,16 @@ def run(settings: Settings, held: Holding, folder: Path, joblog: JobLog) -> None
     before, count = len(request["variants"]) - len(missing), len(request["variants"])
     finished: list[str] = []
 
-    def on_progress(_variant: str | None, done: float, message: str) -> None:
-        held.report((before + len(finished) + min(max(done, 0.0), 1.0)) / count, message)
+    def on_progress(done: float, message: str) -> None:
+        held.report((before + done * len(missing)) / count, message)
 
-    def on_artefact(
-        variant: str, output: Path, files: list[Path], check: Mapping[str, Any], seconds: float
-    ) -> None:
+    def on_artefact(variant: str, output: Path, check: Mapping[str, Any], seconds: float) -> None:
         held.check()
         leases.publishing(settings, claim)
-        made = Made(variant, output, files, check, seconds)
+        made = Made(variant, output, check, seconds)
         artefact = artefacts.publish(settings, claim, fmt, source, recipe, made)
         joblog.say(f"published {variant} as {artefact.repo}@{artefact.commit[:12]}")
-        shutil.rmtree(output, ignore_errors=True)
         finished.append(variant)
-        held.report((before + len(finished)) / count, f"{variant} is published")
         if len(finished) < len(missing):
             leases.running(settings, claim)
 

@@ -132,28 +132,26 @@ def test_describe_is_the_document_of_the_api(either: Settings) -> None:
     with db.reading(either.database) as session:
         shown = jobs.describe(session, either, jobs.get(session, job.id or 0))
     json.dumps(shown)
-    assert set(shown) == set(
-        [
-            "id",
-            "kind",
-            "state",
-            "progress",
-            "message",
-            "position",
-            "error",
-            "artefacts",
-            "repo",
-            "revision",
-            "commit",
-            "plugin",
-            "variants",
-            "options",
-            "created_at",
-            "started_at",
-            "finished_at",
-            "attempt",
-        ]
-    )
+    assert set(shown) == {
+        "id",
+        "kind",
+        "state",
+        "progress",
+        "message",
+        "position",
+        "error",
+        "artefacts",
+        "repo",
+        "revision",
+        "commit",
+        "plugin",
+        "variants",
+        "options",
+        "created_at",
+        "started_at",
+        "finished_at",
+        "attempt",
+    }
     assert (shown["state"], shown["position"], shown["error"]) == ("queued", 1, None)
     (artefact,) = shown["artefacts"]
     assert artefact["variant"] == "Q8_0"

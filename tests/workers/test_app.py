@@ -1,0 +1,409 @@
+"""Whole workers as real processes, and what kills them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from postgres import PostgresServer
+from redis_server import RedisServer
+from sqlmodel import col, select
+
+from hub import artefacts, db, jobs
+from hub.blobs import BlobStore
+from hub.config import ROOT, Settings
+from hub.models import Artefact, Job
+from hub.repos import files, find, resolve
+
+pytestmark = pytest.mark.slow
+
+STUB = Path(__file__).parent / "stub_worker.py"
+COMMIT = "c" * 40
+FAST = {"heartbeat": 0.5, "lease": 3.0, "reconcile": 1.0}
+
+
+def wait(condition: Callable[[], object], seconds: float = 40, what: str = "") -> None:
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(what or condition)
+        time.sleep(0.05)
+
+
+class Bench:
+    """A hub with jobs, and workers that a test starts and kills."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self.settings = settings
+        self.trace = folder / "trace"
+        self.log = folder / "worker.log"
+        self.workers: list[psutil.Popen] = []
+        self.environment: dict[str, str] = {}
+
+    def start(self, **environment: str) -> psutil.Popen:
+        """Start a worker; it need not be ready yet."""
+        values = {
+            name: getattr(self.settings, name)
+            for name in ("data", "database_url", "redis_url", "slots", *FAST)
+        }
+        variables = {f"HUB_{name.upper()}": str(value) for name, value in values.items()}
+        with self.log.open("ab") as log:
+            process = psutil.Popen(
+                [sys.executable, str(STUB)],
+                cwd=ROOT,
+                env=os.environ
+                | variables
+                | self.environment
+                | environment
+                | {"STUB_TRACE": str(self.trace), "PYTHONPATH": str(ROOT)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self.workers.append(process)
+        return process
+
+    def stop(self) -> None:
+        for worker in self.workers:
+            for process in [*self.children(worker), worker]:
+                with_suppressed_kill(process)
+            worker.wait(10)
+
+    def children(self, worker: psutil.Popen) -> list[psutil.Process]:
+        try:
+            found: list[psutil.Process] = worker.children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+        return found
+
+    def submit(self, number: int = 0, sleep: float = 0.3) -> int:
+        options = {"sleep": sleep}
+        # The key leaves the sleep out: jobs that differ in it alone are the same to the invariants.
+        key = artefacts.artefact_key("org/model", COMMIT, stub_format(), f"v{number}", options)
+        job = jobs.submit(
+            self.settings,
+            Job(
+                kind="convert",
+                request_key=jobs.request_key("convert", [key]),
+                repo="org/model",
+                commit=COMMIT,
+                plugin="stub",
+                request={
+                    "variants": [f"v{number}"],
+                    "options": options,
+                    "keys": {f"v{number}": key},
+                },
+            ),
+        )
+        assert job.id is not None
+        return job.id
+
+    def job(self, job_id: int) -> Job:
+        with db.reading(self.settings.database) as session:
+            return jobs.get(session, job_id)
+
+    def states(self) -> dict[int, str]:
+        with db.reading(self.settings.database) as session:
+            return {job.id or 0: job.state for job in session.exec(select(Job))}
+
+    def wait_for(self, job_id: int, state: str, seconds: float = 40) -> Job:
+        try:
+            wait(lambda: self.job(job_id).state == state, seconds)
+        except TimeoutError as error:
+            raise AssertionError(f"{self.job(job_id)!r}\n{self.log.read_text()[-4000:]}") from error
+        return self.job(job_id)
+
+    def lines(self, word: str, job_id: int | None = None) -> list[list[str]]:
+        if not self.trace.exists():
+            return []
+        found = [line.split() for line in self.trace.read_text().splitlines()]
+        return [line for line in found if line[0] == word and job_id in (None, int(line[1]))]
+
+    def running(self, job_id: int, count: int = 1) -> tuple[int, int]:
+        """Wait for the start of a job; the process ids of its slot and its converter."""
+        wait(lambda: len(self.lines("start", job_id)) >= count, what=f"start of {job_id}")
+        line = self.lines("start", job_id)[-1]
+        return int(line[3]), int(line[4])
+
+    def check(self) -> None:
+        """What must be true when all is over, whatever happened."""
+        with db.reading(self.settings.database) as session:
+            rows = list(session.exec(select(Job)))
+            assert {job.state for job in rows} <= {"done", "failed", "cancelled"}
+            made = list(session.exec(select(Artefact)))
+            keys = [row.key for row in made]
+            assert len(keys) == len(set(keys))
+            for job in rows:
+                if job.state == "done":
+                    assert set(job.request["keys"].values()) <= set(keys)
+            assert len({job.request_key for job in rows if job.state == "done"}) == len(
+                [job for job in rows if job.state == "done"]
+            )
+            if made:
+                repo = find(session, made[0].repo)
+                store = BlobStore(self.settings.blobs)
+                stored = {
+                    file.path: file for file in files(session, resolve(session, repo, "main"))
+                }
+                for row in made:
+                    for file in row.files:
+                        assert stored[file["path"]].sha256 == file["sha256"]
+                for name, entry in stored.items():
+                    assert store.path(entry.sha256).stat().st_size == entry.size, name
+                with store.open(stored["README.md"].sha256) as readme:
+                    card = readme.read().decode()
+                assert all(row.variant in card for row in made)
+        wait(lambda: not list(self.settings.scratch.iterdir()), 10, "scratch is left")
+
+
+def with_suppressed_kill(process: psutil.Process) -> None:
+    try:
+        process.kill()
+    except psutil.NoSuchProcess:
+        return
+
+
+def stub_format() -> artefacts.Format:
+    return artefacts.Format(folder=Path("/nowhere"), name="stub", title="Stub", version="1")
+
+
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def make_bench(settings: Settings, redis: RedisServer, folder: Path, **more: object) -> Bench:
+    values = settings.model_dump() | FAST | {"redis_url": redis.url} | more
+    return Bench(Settings(**values), folder)
+
+
+@pytest.fixture
+def bench(either: Settings, redis_server: RedisServer, tmp_path: Path) -> Iterator[Bench]:
+    made = make_bench(either, redis_server, tmp_path)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def small(settings: Settings, redis_server: RedisServer, tmp_path: Path) -> Iterator[Bench]:
+    """The same on SQLite alone."""
+    made = make_bench(settings, redis_server, tmp_path)
+    yield made
+    made.stop()
+
+
+def test_jobs_run_in_turn_and_publish(bench: Bench) -> None:
+    first, second = bench.submit(1), bench.submit(2)
+    bench.start()
+    bench.wait_for(second, "done")
+    assert bench.job(first).state == "done"
+    assert [line[1] for line in bench.lines("start")] == [str(first), str(second)]
+    bench.check()
+
+
+def test_a_killed_slot_loses_nothing(bench: Bench) -> None:
+    bench.start()
+    job = bench.submit(sleep=2)
+    slot, converter = bench.running(job)
+    os.kill(slot, signal.SIGKILL)
+    wait(lambda: not alive(converter), 5)
+    found = bench.wait_for(job, "done")
+    assert (found.losses, found.attempt) == (1, 2)
+    bench.check()
+
+
+def test_a_killed_worker_loses_nothing(small: Bench) -> None:
+    worker = small.start()
+    job = small.submit(sleep=2)
+    slot, converter = small.running(job)
+    worker.kill()
+    worker.wait(5)
+    wait(lambda: not alive(slot) and not alive(converter), 5)
+    small.start()
+    found = small.wait_for(job, "done")
+    assert found.losses == 1
+    small.check()
+
+
+def test_a_killed_converter_fails_its_job_alone(small: Bench) -> None:
+    small.start()
+    job, other = small.submit(1, sleep=20), small.submit(2)
+    _slot, converter = small.running(job)
+    os.kill(converter, signal.SIGKILL)
+    assert small.wait_for(job, "failed").error_kind == "internal"
+    small.wait_for(other, "done")
+    small.check()
+
+
+def test_a_job_that_kills_its_worker_is_given_up(small: Bench) -> None:
+    small.start()
+    job = small.submit(sleep=30)
+    for attempt in (1, 2, 3):
+        slot, _ = small.running(job, attempt)
+        os.kill(slot, signal.SIGKILL)
+    assert small.wait_for(job, "failed").error_kind == "lost_worker"
+    small.check()
+
+
+def test_flushing_redis_loses_nothing(bench: Bench, redis_server: RedisServer) -> None:
+    ids = [bench.submit(n, sleep=0.5) for n in range(6)]
+    redis_server.ask("FLUSHALL")
+    bench.start()
+    for turn in range(4):
+        wait(lambda turn=turn: len(bench.lines("published")) > turn)
+        redis_server.ask("FLUSHALL")
+    for job in ids:
+        bench.wait_for(job, "done")
+    assert len(bench.lines("start")) == 6
+    bench.check()
+
+
+def test_redis_gone_and_back(small: Bench, redis_server: RedisServer) -> None:
+    small.start()
+    small.wait_for(small.submit(0), "done")
+    redis_server.stop()
+    start = time.monotonic()
+    job = small.submit(1)
+    assert time.monotonic() - start < 0.3
+    assert small.job(job).state == "queued"
+    redis_server.start()
+    small.wait_for(job, "done", 15)
+    redis_server.pause()
+    start = time.monotonic()
+    job = small.submit(2)
+    assert time.monotonic() - start < 0.3
+    redis_server.go_on()
+    small.wait_for(job, "done", 15)
+    small.check()
+
+
+def test_messages_do_not_pile_up_behind_a_busy_worker(
+    small: Bench, redis_server: RedisServer
+) -> None:
+    small.start()
+    first = small.submit(0, sleep=8)
+    ids = [small.submit(n, sleep=0) for n in range(1, 5)]
+    small.running(first)
+    wait(lambda: small.job(first).state == "done", 30)
+    for job in ids:
+        small.wait_for(job, "done")
+    assert len(small.lines("start")) == 5
+    small.check()
+
+
+def test_a_job_longer_than_the_visibility_timeout_runs_once(small: Bench) -> None:
+    small.start(STUB_VISIBILITY="2")
+    job = small.submit(sleep=8)
+    assert small.wait_for(job, "done").attempt == 1
+    assert len(small.lines("start")) == 1
+    small.check()
+
+
+def test_a_zombie_cannot_publish(small: Bench) -> None:
+    zombie = small.start()
+    job = small.submit(sleep=1)
+    slot, _ = small.running(job)
+    stopped = [psutil.Process(slot), zombie]
+    for process in stopped:
+        process.suspend()
+    small.start()
+    assert small.wait_for(job, "done").losses == 1
+    token = small.job(job).lease_token
+    for process in stopped:
+        process.resume()
+    wait(
+        lambda: (
+            len(small.lines("ended", job)) + len(small.lines("published", job)) >= 2
+            or not any(
+                child.is_running() and child.pid == slot and child.children()
+                for child in small.children(zombie)
+            )
+        ),
+        20,
+    )
+    again = small.submit(1)
+    small.wait_for(again, "done")
+    assert [line[2] for line in small.lines("published", job)] == [str(token)]
+    small.check()
+
+
+def test_cancelling_ends_the_converter(small: Bench) -> None:
+    small.start()
+    job = small.submit(sleep=60)
+    _slot, converter = small.running(job)
+    start = time.monotonic()
+    jobs.cancel(small.settings, job)
+    small.wait_for(job, "cancelled", 15)
+    wait(lambda: not alive(converter), 5)
+    assert time.monotonic() - start < 15
+    small.check()
+
+
+def test_a_stopping_worker_gives_its_job_back(small: Bench) -> None:
+    worker = small.start()
+    job = small.submit(sleep=3)
+    slot, converter = small.running(job)
+    worker.terminate()
+    start = time.monotonic()
+    small.wait_for(job, "queued", 3)
+    worker.wait(10)
+    assert time.monotonic() - start < 10
+    assert not alive(slot)
+    assert not alive(converter)
+    found = small.job(job)
+    assert (found.losses, found.attempt) == (0, 0)
+    small.start()
+    assert small.wait_for(job, "done").attempt == 1
+    small.check()
+
+
+def test_an_idle_worker_stops_at_once(small: Bench) -> None:
+    worker = small.start()
+    small.wait_for(small.submit(), "done")
+    start = time.monotonic()
+    worker.terminate()
+    assert worker.wait(10) == 0
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.postgres
+def test_a_database_that_was_away(
+    own_postgres: PostgresServer, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    settings = Settings(data=tmp_path / "data", database_url=own_postgres.url)
+    settings.data.mkdir()
+    db.migrate(settings.database)
+    bench = make_bench(settings, redis_server, tmp_path)
+    try:
+        bench.start()
+        job = bench.submit(0, sleep=7)
+        waiting = bench.submit(1)
+        bench.running(job)
+        own_postgres.stop()
+        time.sleep(5)  # longer than the lease
+        own_postgres.start()
+        found = bench.wait_for(job, "done")
+        assert (found.losses, found.attempt) == (0, 1)
+        bench.wait_for(waiting, "done")
+        bench.check()
+    finally:
+        bench.stop()
+        db.engine(settings.database).dispose()
+
+
+def test_the_queue_of_a_new_worker_has_what_was_lost(small: Bench) -> None:
+    with db.writing(small.settings.database) as session:
+        # The row was committed, and the process died before it rang.
+        session.add(Job(kind="convert", request_key="x", repo="org/model", request={}))
+    small.start()
+    with db.reading(small.settings.database) as session:
+        (job,) = session.exec(select(Job).where(col(Job.request_key) == "x"))
+    wait(lambda: small.job(job.id or 0).state != "queued")
