@@ -44,10 +44,15 @@ for command in (
 
 
 def main() -> None:
+    """Run `slmhub`."""
+    edge(cli)
+
+
+def edge(commands: click.Group) -> None:
     """Run a command; every failure is a sentence, a next step and an exit code that is not 0."""
     json_ = "--json" in sys.argv
     try:
-        cli(standalone_mode=False)
+        commands(standalone_mode=False)
     except click.exceptions.Exit as error:
         raise SystemExit(error.exit_code) from None
     except click.ClickException as error:

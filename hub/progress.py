@@ -10,9 +10,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 
 class Report(Protocol):
-    """Takes how much is done, 0 to 1, and what is going on."""
+    """Takes how much is done, 0 to 1 or None where nobody knows, and what is going on."""
 
-    def __call__(self, done: float, message: str) -> None: ...
+    def __call__(self, done: float | None, message: str) -> None: ...
 
 
 @contextmanager
@@ -30,20 +30,27 @@ def bar(title: str) -> Iterator[Report]:
         TextColumn("[dim]{task.fields[note]}"),
     )
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task(title, total=1.0, note="")
-        yield lambda done, message: progress.update(task, completed=done, note=message)
+        task = progress.add_task(title, total=None, note="")
+
+        def report(done: float | None, message: str) -> None:
+            # Without a total the bar pulses: something goes on, nobody knows how long.
+            total = None if done is None else 1.0
+            progress.update(task, total=total, completed=done or 0.0, note=message[:100])
+
+        yield report
 
 
 def _lines(title: str) -> Report:
     """A line at every tenth of the way, and whenever the kind of work changes."""
     shown: tuple[int, str] | None = None
 
-    def report(done: float, message: str) -> None:
+    def report(done: float | None, message: str) -> None:
         nonlocal shown
         # The figures in a message change all the time; its first word says what is going on.
-        now = (int(done * 10), message.partition(" ")[0])
+        now = (int((done or 0) * 10), message.partition(" ")[0])
         if now != shown:
             shown = now
-            print(f"{title}: {done:4.0%} {message}", file=sys.stderr, flush=True)
+            share = "" if done is None else f"{done:4.0%} "
+            print(f"{title}: {share}{message}", file=sys.stderr, flush=True)
 
     return report
