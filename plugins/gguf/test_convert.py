@@ -228,8 +228,8 @@ def test_one_base_for_all_variants(converted: tuple[Path, Job, list[str]]) -> No
     folder, job, ran = converted
     outtypes = [command.rsplit(maxsplit=1)[1] for command in ran if "convert_hf_to_gguf" in command]
     assert outtypes == ["f32", "f16", "bf16"]
-    base = job.scratch / "base-BF16.gguf"
-    assert base.samefile(folder / "BF16" / "acme_tiny-BF16.gguf")
+    assert (job.scratch / "base-BF16.gguf").exists()
+    assert (folder / "BF16" / "acme_tiny-BF16.gguf").stat().st_nlink == 1
 
 
 def test_progress_only_grows(converted: tuple[Path, Job, list[str]]) -> None:
