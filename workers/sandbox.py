@@ -325,6 +325,7 @@ DENIED = {
     "swapon": (167, 224),
     "swapoff": (168, 225),
     "reboot": (169, 142),
+    "shmget": (29, 194),  # memory that belongs to no process
     "acct": (163, 89),
     "syslog": (103, 116),
     "quotactl": (179, 60),

@@ -212,20 +212,17 @@ def _own_memory(process: psutil.Process) -> int:
 
 
 def _memory_files(processes: list[psutil.Process]) -> int:
-    """Bytes in the private /tmp and /dev/shm, which are memory too, seen through process 1."""
-    if len(processes) < 2 or processes[1].pid == os.getpid():
-        return 0
-    total = 0
-    root = Path(f"/proc/{processes[1].pid}/root")
-    try:
-        if root.stat().st_dev == Path("/").stat().st_dev:
-            return 0  # not in a sandbox: these are everybody's
-        for name in ("tmp", "dev/shm"):
-            status = os.statvfs(root / name)
-            total += (status.f_blocks - status.f_bfree) * status.f_frsize
-    except OSError:  # it is being set up, or has just ended
-        return 0
-    return total
+    """Bytes in the private /tmp and /dev/shm, which are memory too, seen through the converter."""
+    for process in processes[1:]:
+        root = Path(f"/proc/{process.pid}/root")
+        try:
+            if root.stat().st_dev == Path("/").stat().st_dev:
+                return 0  # not behind walls: these are everybody's
+            found = [os.statvfs(root / name) for name in ("tmp", "dev/shm")]
+        except OSError:  # process 1 is closed to us, and others may be ending
+            continue
+        return sum((status.f_blocks - status.f_bfree) * status.f_frsize for status in found)
+    return 0
 
 
 def _bytes_in(folder: Path) -> int:
