@@ -46,7 +46,7 @@ class RedirectRefused(UpstreamFailed):
     def __init__(self, host: str, reason: str) -> None:
         super().__init__(
             "redirect_refused",
-            f"Upstream redirects to {host or 'an address without a host'}, {reason}",
+            f"Upstream redirects to {host or 'somewhere'}, {reason}",
             "If that host belongs to your upstream, add it to HUB_UPSTREAM_HOSTS",
         )
 
@@ -79,14 +79,14 @@ class Hosts:
     endpoint: str
     listed: tuple[str, ...] = ()
 
-    def check(self, url: str) -> SplitResult:
+    def check(self, url: str, base: str = "") -> SplitResult:
         """The address, split, when it may be asked. Raises RedirectRefused."""
-        split = urlsplit(url)
-        host = (split.hostname or "").rstrip(".")
         try:
+            split = urlsplit(urljoin(base, url))
             port = split.port
         except ValueError:
-            raise RedirectRefused(host, "with a port that is none") from None
+            raise RedirectRefused("", "which is not an address") from None
+        host = (split.hostname or "").rstrip(".")
         if split.scheme not in ("http", "https") or not host:
             raise RedirectRefused(host, f"by {split.scheme or 'no scheme'}, not http or https")
         if "@" in split.netloc or not re.fullmatch(r"[a-z0-9._:-]+", host):
@@ -255,8 +255,9 @@ class Web:
 
         Raises RedirectRefused, and Interrupted when a connection breaks.
         """
+        base = ""
         for _ in range(REDIRECTS):
-            split = self.hosts.check(url)
+            split = self.hosts.check(url, base)
             answer = self._ask(split, headers)
             if answer.status not in (301, 302, 303, 307, 308):
                 return answer
@@ -265,7 +266,7 @@ class Web:
             answer.close()
             if not location:
                 raise Interrupted(f"{split.hostname} redirects to nowhere")
-            url = urljoin(url, location)
+            url, base = location, split.geturl()
         raise UpstreamFailed(
             "too_many_redirects",
             f"Upstream redirected {REDIRECTS} times in a row",

@@ -79,7 +79,7 @@ def _wait(state: RetryCallState) -> float:
     asked = _asked_for(state)
     if asked is not None:
         return asked
-    return wait_exponential_jitter(FIRST_WAIT, max=15, jitter=FIRST_WAIT)(state)
+    return wait_exponential_jitter(multiplier=FIRST_WAIT, max=15, jitter=FIRST_WAIT)(state)
 
 
 def _failure(error: Interrupted) -> HubError:

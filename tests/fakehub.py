@@ -9,6 +9,7 @@ A test fills it with repos, tells it how to misbehave, and reads what was asked 
         assert hub.sent("model.safetensors") < 2 * size
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -286,13 +287,21 @@ class FakeHub:
 
 
 class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
+    daemon_threads = False
 
     def __init__(self, hub: FakeHub, role: str) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.hub = hub
         self.role = role
+        self._open: set[socket.socket] = set()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.discard(request)
+        super().shutdown_request(request)
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
@@ -301,6 +310,9 @@ class _Server(ThreadingHTTPServer):
     def stop(self) -> None:
         self.shutdown()
         self._thread.join()
+        for connection in list(self._open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         self.server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
