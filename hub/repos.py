@@ -399,7 +399,9 @@ def listing(
     """
     if sort not in _ORDERS:
         raise InvalidRequest(
-            "bad_sort", f"{_shown(sort)} is no order", f"Use one of {', '.join(_ORDERS)}"
+            "bad_sort",
+            f"{_shown(sort)} is no order of a list, only {', '.join(_ORDERS)} are",
+            "Choose one of them",
         )
     key, descending = _ORDERS[sort]
     limit = max(1, min(limit, 1000))

@@ -21,6 +21,7 @@ from hub.errors import Unprocessable
 
 MAX_HEADER = 100_000_000
 MAX_TENSORS = 200_000
+MAX_INDEX = 20_000_000
 MAX_RANK = 16
 
 BITS = {
@@ -135,6 +136,8 @@ def shards(
     index: bytes, names: Iterable[str], name: str = "model.safetensors.index.json"
 ) -> list[str]:
     """The files an index names, in order; BadSafetensors names those that are not in `names`."""
+    if len(index) > MAX_INDEX:
+        raise BadSafetensors(name, f"has {len(index)} bytes, at most {MAX_INDEX} are allowed")
     try:
         document = json.loads(index)
     except (ValueError, RecursionError) as error:
