@@ -257,3 +257,14 @@ def _add_headers(response: Response) -> Response:
     if "request_id" in g:
         response.headers["X-Request-Id"] = g.request_id
     return response
+
+
+def undeclared(app: Flask) -> list[str]:
+    """The routes that do not say what they do, or take more methods than they say."""
+    wrong = []
+    for rule in app.url_map.iter_rules():
+        access = getattr(app.view_functions[rule.endpoint], "access", None)
+        unsafe = set(rule.methods or ()) - SAFE_METHODS
+        if access is None or (access == "reads") == bool(unsafe):
+            wrong.append(f"{sorted(rule.methods or ())} {rule.rule} ({rule.endpoint}): {access}")
+    return wrong

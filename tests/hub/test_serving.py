@@ -32,12 +32,24 @@ def test_what_is_asked_for(header: str | None, expected: Span | None) -> None:
 
 @pytest.mark.parametrize(
     "header",
-    ["bytes=10-", "bytes=10-20", "bytes=-0", "bytes=5-2", "bytes=a-b", "bytes=-", "bytes=1-2-3"]
-    + ["bytes=+1-2", "bytes=٣-٤", "bytes=0-99999999999999999999", "bytes=0-1,x", "bytes=0x1-2"],
+    [
+        "10-",
+        "10-20",
+        "-0",
+        "5-2",
+        "a-b",
+        "-",
+        "1-2-3",
+        "+1-2",
+        "٣-٤",
+        "0-99999999999999999999",
+        "0-1,x",
+        "0x1-2",
+    ],
 )
 def test_what_cannot_be_had(header: str) -> None:
     with pytest.raises(Unsatisfiable):
-        span(header, 10)
+        span(f"bytes={header}", 10)
 
 
 @pytest.mark.parametrize("header", ["bytes=0-", "bytes=0-9", "bytes=-5"])

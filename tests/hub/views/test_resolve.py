@@ -6,8 +6,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from gunicorn.http.wsgi import FileWrapper
 from published import publish
 from servers import gunicorn, has_nginx, nginx
+from werkzeug.test import EnvironBuilder
 
 from hub import db
 from hub.app import create_app
@@ -316,6 +318,22 @@ def test_what_is_not_there_says_so_as_clients_expect(
         assert answer.headers["Access-Control-Allow-Origin"] == "*"
         expected = hub.commit if code == "EntryNotFound" else None
         assert answer.headers.get("X-Repo-Commit") == expected
+
+
+@pytest.mark.parametrize(("requested", "start"), [(None, 0), ("bytes=300-", 300)])
+def test_the_server_gets_a_file_that_it_can_send_without_reading(
+    requested: str | None, start: int, hub: Hub
+) -> None:
+    headers = {"Range": requested} if requested else {}
+    environ = EnvironBuilder(MODEL, headers=headers).get_environ()
+    environ["wsgi.file_wrapper"] = FileWrapper
+    body = create_app(hub.settings)(environ, lambda *_: lambda _: None)
+    # What gunicorn asks before it calls sendfile, which begins where the file stands.
+    assert isinstance(body, FileWrapper)
+    assert body.filelike.fileno()
+    assert body.filelike.tell() == start
+    body.close()
+    assert body.filelike.closed
 
 
 def test_damaged_bytes_are_not_sent(settings: Settings) -> None:
