@@ -38,10 +38,11 @@ def plugins_list(settings: Settings, json_: bool) -> None:
 
 @plugins.command(name="install")
 @click.argument("name")
+@click.option("--force", is_flag=True, help="Build it anew even when it is ready.")
 @as_json
-def plugins_install(name: str, json_: bool) -> None:
+def plugins_install(name: str, force: bool, json_: bool) -> None:
     """Build the environment of a plugin."""
-    _process("install", name, json_)
+    _process("install", name, *(["--force"] if force else []), *(["--json"] if json_ else []))
 
 
 @plugins.command(name="check")
@@ -49,9 +50,9 @@ def plugins_install(name: str, json_: bool) -> None:
 @as_json
 def plugins_check(name: str, json_: bool) -> None:
     """Test a plugin: manifest, environment, its own test, the sample in every variant."""
-    _process("check", name, json_)
+    _process("check", name, *(["--json"] if json_ else []))
 
 
-def _process(action: str, name: str, json_: bool) -> None:
-    argv = [sys.executable, "-m", "workers.plugins", action, name, *(["--json"] if json_ else [])]
+def _process(*arguments: str) -> None:
+    argv = [sys.executable, "-m", "workers.plugins", *arguments]
     raise SystemExit(subprocess.run(argv, check=False).returncode)
