@@ -43,10 +43,10 @@ def make(settings: Settings) -> Celery:
         worker_proc_alive_timeout=60,
     )
 
-    @app.task(name=queue.TASK, ignore_result=True)
     def run(job_id: int) -> None:
         tasks.run(settings, job_id, worker_name())
 
+    app.task(name=queue.TASK, ignore_result=True)(run)
     return app
 
 
@@ -63,24 +63,24 @@ def main(settings: Settings) -> int:
     app = make(settings)
     reconciler = Reconciler(settings)
 
-    @events.worker_process_init.connect(weak=False)
     def _in_slot(**_: Any) -> None:
         # Connections of the parent must not be used, nor closed, by its children.
         db.engine(settings.database).dispose(close=False)
         # Celery's children die of TERM at once; a job is to be given back first.
         signal.signal(signal.SIGTERM, tasks.stop)
 
-    @events.worker_ready.connect(weak=False)
     def _ready(**_: Any) -> None:
         reconciler.start()
 
-    @events.worker_shutting_down.connect(weak=False)
     def _stopping(**_: Any) -> None:
         reconciler.stop()
         for child in active_children():
             if child.pid is not None:
                 os.kill(child.pid, signal.SIGTERM)
 
+    events.worker_process_init.connect(_in_slot, weak=False)
+    events.worker_ready.connect(_ready, weak=False)
+    events.worker_shutting_down.connect(_stopping, weak=False)
     worker = app.Worker(
         hostname=f"{os.getpid()}@{socket.gethostname()}",
         pool_cls="prefork",

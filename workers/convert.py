@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +119,7 @@ def read_source(session: Session, repo: str, commit: str) -> Source:
     return Source(repo, row.sha, entries, dict(row.facts))
 
 
-def lay_out(store: BlobStore, entries: list[Entry], folder: Path) -> None:
+def lay_out(store: BlobStore, entries: Sequence[Entry], folder: Path) -> None:
     """Make a folder of a commit's files as links to their blobs, without code and pickles.
 
     Hard links cost nothing and need no path into the store; the sandbox mounts them read-only.
