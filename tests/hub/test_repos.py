@@ -132,8 +132,33 @@ def test_good_revisions(revision: str) -> None:
 
 @pytest.mark.parametrize(
     "revision",
-    ["", "..", "a..b", "/a", "a/", "a//b", "-x", ".a", "a/.b", "a./b", "a.", "a%2fb", "a\\b"]
-    + ["a\0", "a b", "a\n", "a~1", "a^", "a:b", "a?", "a*", "a[", "a@{1}", "x" * 256, "ä"],  # noqa: RUF005
+    [
+        "",
+        "..",
+        "a..b",
+        "/a",
+        "a/",
+        "a//b",
+        "-x",
+        ".a",
+        "a/.b",
+        "a./b",
+        "a.",
+        "a%2fb",
+        "a\\b",
+        "a\x00",
+        "a b",
+        "a\n",
+        "a~1",
+        "a^",
+        "a:b",
+        "a?",
+        "a*",
+        "a[",
+        "a@{1}",
+        "x" * 256,
+        "ä",
+    ],
 )
 def test_bad_revisions(revision: str) -> None:
     with pytest.raises(InvalidRequest) as raised:
