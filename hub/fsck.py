@@ -171,7 +171,7 @@ class _Check:
         if problem == "missing" and (row is None or not used):
             # The collector was faster, or was interrupted: nobody misses it.
             return
-        if row is not None:
+        if row is not None and not row.quarantined:
             self.mark(sha256, quarantined=True)
         healed = False
         # Without a use there is nothing to lose, and nobody to ask.

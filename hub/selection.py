@@ -51,7 +51,8 @@ class Collection(BaseModel):
 
 @lru_cache(maxsize=4)
 def load(path: Path = FILE) -> list[Collection]:
-    """The collections in the order of the file. pydantic.ValidationError where it is wrong."""
+    """The collections in the order of the file. Where it is wrong: pydantic.ValidationError, and
+    InvalidRequest for the name of a repo."""
     document = tomllib.loads(path.read_text("utf-8"))
     collections = []
     for name, found in document.items():
