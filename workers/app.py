@@ -44,7 +44,13 @@ def make(settings: Settings) -> Celery:
     )
 
     def run(job_id: int) -> None:
-        tasks.run(settings, job_id, worker_name())
+        # Otherwise a slot dies of TERM at once; a running job is to be given back first. Set here,
+        # because Celery's pool sets its own handler after every hook that it offers.
+        before = signal.signal(signal.SIGTERM, tasks.stop)
+        try:
+            tasks.run(settings, job_id, worker_name())
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
     app.task(name=queue.TASK, ignore_result=True)(run)
     return app
@@ -66,8 +72,6 @@ def main(settings: Settings) -> int:
     def _in_slot(**_: Any) -> None:
         # Connections of the parent must not be used, nor closed, by its children.
         db.engine(settings.database).dispose(close=False)
-        # Celery's children die of TERM at once; a job is to be given back first.
-        signal.signal(signal.SIGTERM, tasks.stop)
 
     def _ready(**_: Any) -> None:
         reconciler.start()
