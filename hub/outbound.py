@@ -334,8 +334,10 @@ class Web:
         connection = self._connect(*key)
         with self._lock:
             self._busy.add(connection)
-            if self._aborted:
-                raise Interrupted("The transfer was ended")
+            aborted = self._aborted
+        if aborted:
+            self.release(split, connection, False)
+            raise Interrupted("The transfer was ended")
         return connection, False
 
     def _connect(self, scheme: str, host: str, port: int) -> http.client.HTTPConnection:

@@ -496,7 +496,7 @@ class _Handler(BaseHTTPRequestHandler):
             about = about | {"Content-Range": f"bytes {start}-{end - 1}/{file.length}"}
         about = about | {"Accept-Ranges": "bytes", **fault.headers}
         if fault.gzip:
-            squeeze = zlib.compressobj(wbits=31)
+            squeeze = zlib.compressobj(1, wbits=31)
             data = b"".join(squeeze.compress(file.read(i, i + BLOCK)) for i in range(0, end, BLOCK))
             self._send(200, about | {"Content-Encoding": "gzip"}, data + squeeze.flush(), False)
             return
