@@ -19,7 +19,7 @@ from hub.formats import Format, source_name
 from hub.manifest import Variant
 from hub.models import Artefact
 
-_MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~&$@:^=-])")
+_MARKUP = re.compile(r"([\\`*_\[\]<>#!|~&:@$])")
 # What a reader wants to know first of each class, in the words of the guidance on devices.
 _PICKS = {
     "low": "Phones, small boards and most laptops",
@@ -131,7 +131,7 @@ def check_line(result: Mapping[str, Any]) -> str:
         words.append(f"generated {tokens} tokens")
     if isinstance(runtime := result.get("runtime"), str):
         words.append(f"in {runtime}")
-    return f"{words[0]}: {' '.join(words[1:])}" if words[1:] else words[0]
+    return f"{words[0]} ({' '.join(words[1:])})" if words[1:] else words[0]
 
 
 def _choose(

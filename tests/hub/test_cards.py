@@ -90,7 +90,7 @@ def test_a_card_says_all_there_is(settings: Settings) -> None:
         "Nearly | lossless",
         "4.85",
         "5.0 MB",
-        "passed: generated 32 tokens in llama.cpp",
+        "passed (generated 32 tokens in llama.cpp)",
         "<strong>Q4_K_M</strong> (5.0 MB)",
         "llama-cli -m Qwen_Qwen3-0.6B-Q4_K_M.gguf",
         f"curl -LO {settings.base_url}/hub/Qwen_Qwen3-0.6B-GGUF/resolve/main/Qwen_Qwen3-0.6B-Q",
