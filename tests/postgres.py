@@ -105,7 +105,7 @@ def postgres_settings(postgres_url: str, tmp_path: Path) -> Iterator[Settings]:
     if not urlsplit(postgres_url).netloc.partition("@")[2]:
         database_url = postgres_url.replace("/postgres?", f"/{name}?")
     made = Settings(data=tmp_path / "data", database_url=database_url)
-    made.data.mkdir()
+    made.data.mkdir(exist_ok=True)
     db.migrate(made.database)
     yield made
     db.engine(made.database).dispose()

@@ -13,6 +13,15 @@ from hub.errors import InvalidRequest, NotFound
 from hub.models import Blob, File, Repo
 
 
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def settings(request: pytest.FixtureRequest, settings: Settings) -> Settings:
+    """An empty hub, once on SQLite and once on PostgreSQL."""
+    if request.param == "sqlite":
+        return settings
+    found: Settings = request.getfixturevalue("postgres_settings")
+    return found
+
+
 def content(number: int) -> bytes:
     return random.Random(number).randbytes(2000 + number)
 

@@ -18,6 +18,15 @@ from hub.models import Blob, Job, JobState
 HOUR, DAY = 3600.0, 24 * 3600.0
 
 
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def settings(request: pytest.FixtureRequest, settings: Settings) -> Settings:
+    """An empty hub, once on SQLite and once on PostgreSQL."""
+    if request.param == "sqlite":
+        return settings
+    found: Settings = request.getfixturevalue("postgres_settings")
+    return found
+
+
 @pytest.fixture
 def store(settings: Settings) -> BlobStore:
     return BlobStore(settings.blobs)

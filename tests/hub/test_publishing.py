@@ -19,6 +19,15 @@ from hub.models import Commit, Repo
 DAY = 24 * 3600.0
 
 
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def settings(request: pytest.FixtureRequest, settings: Settings) -> Settings:
+    """An empty hub, once on SQLite and once on PostgreSQL."""
+    if request.param == "sqlite":
+        return settings
+    found: Settings = request.getfixturevalue("postgres_settings")
+    return found
+
+
 def is_whole(settings: Settings, number: int) -> bool:
     """Nothing of publication `number` is visible, or all of it; tells which."""
     store = BlobStore(settings.blobs)

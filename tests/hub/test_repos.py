@@ -8,7 +8,8 @@ import unicodedata
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 from sqlmodel import select
 
@@ -19,6 +20,15 @@ from hub.models import Blob, Commit, File, Ref
 from hub.repos import Entry, check_name, check_path, check_revision
 
 A, B = "a" * 40, "b" * 40
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def settings(request: pytest.FixtureRequest, settings: Settings) -> Settings:
+    """An empty hub, once on SQLite and once on PostgreSQL."""
+    if request.param == "sqlite":
+        return settings
+    found: Settings = request.getfixturevalue("postgres_settings")
+    return found
 
 
 def entry(path: str, content: str = "1") -> Entry:
@@ -171,7 +181,7 @@ tricky = st.text(st.sampled_from(list("aZ0._-/\\%@~\0\n é٣\u202e\ud800")), max
 
 
 @given(tricky)
-@settings(max_examples=300)
+@examples(max_examples=300)
 def test_a_name_that_passes_is_harmless(name: str) -> None:
     with contextlib.suppress(InvalidRequest):
         organisation, _slash, model = check_name(name).partition("/")
@@ -181,7 +191,7 @@ def test_a_name_that_passes_is_harmless(name: str) -> None:
 
 
 @given(tricky)
-@settings(max_examples=300)
+@examples(max_examples=300)
 def test_a_path_that_passes_stays_in_its_folder(path: str) -> None:
     with contextlib.suppress(InvalidRequest):
         check_path(path)
@@ -192,7 +202,7 @@ def test_a_path_that_passes_stays_in_its_folder(path: str) -> None:
 
 
 @given(tricky)
-@settings(max_examples=300)
+@examples(max_examples=300)
 def test_a_revision_that_passes_is_harmless(revision: str) -> None:
     with contextlib.suppress(InvalidRequest):
         check_revision(revision)
