@@ -205,6 +205,8 @@ class _Conversation:
         if kind == "out_of_memory":
             message += f" It had used {self.watch.peak >> 20:,} MiB, and"
             message += f" {launch.memory(self.settings) >> 20:,} MiB are allowed."
+        if kind == "output_too_large":
+            message += f" {self.settings.output_limit:,} bytes are allowed."
         return PluginError(
             kind if KIND.fullmatch(kind) else "plugin_failed", message[:2000], hint[:1000]
         )
@@ -240,9 +242,9 @@ class _Conversation:
             self.settings.data: "data",
             ROOT: "hub",
         }
-        for path, name in names.items():
-            if path is not None:
-                text = text.replace(str(path), name)
+        known = {str(path): name for path, name in names.items() if path is not None}
+        for path in sorted(known, key=len, reverse=True):
+            text = text.replace(path, known[path])
         return UNPRINTABLE.sub("?", text)
 
 

@@ -43,6 +43,7 @@ with job.report(done, message), job.fail(kind, message, hint), and job.scratch, 
 job.threads, job.memory, job.variant, job.options.
 """
 
+import errno
 import importlib
 import importlib.metadata
 import importlib.util
@@ -149,11 +150,21 @@ def main() -> int:
         return 1
     except Exception as error:  # noqa: BLE001 - the edge of the process: it becomes a typed event
         traceback.print_exc()
-        kind = "out_of_memory" if isinstance(error, MemoryError) else "plugin_crashed"
-        wire.send("error", kind=kind, message=f"{type(error).__name__}: {error}"[:2000], hint="")
+        wire.send(
+            "error", kind=_kind(error), message=f"{type(error).__name__}: {error}"[:2000], hint=""
+        )
         return 1
     wire.send("done", **result)
     return 0
+
+
+def _kind(error: Exception) -> str:
+    """The name of a failure that the limits of the host may have caused."""
+    if isinstance(error, MemoryError):
+        return "out_of_memory"
+    numbers = {errno.EFBIG: "output_too_large", errno.ENOSPC: "disk_full"}
+    number = error.errno if isinstance(error, OSError) else None
+    return numbers.get(number or 0, "plugin_crashed")
 
 
 def _load(request: dict[str, Any]) -> Any:

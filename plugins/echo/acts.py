@@ -29,18 +29,18 @@ def read(target: str, *_: Any) -> str:
     return _attempt(lambda: Path(target).read_text(errors="replace"))
 
 
-def environment(_target: str, *_: Any) -> str:
-    """Read the own environment, and those of all processes that can be seen."""
-    seen = [str(dict(os.environ))]
-    for process in Path("/proc").glob("[0-9]*/environ"):
-        seen.append(_attempt(lambda process=process: process.read_text(errors="replace")))
-    return "\n".join(seen)
+def environment(target: str, *_: Any) -> str:
+    """Read the own environment, and that of one process by its number.
+
+    Never of all that can be seen: without walls these are the processes of everybody.
+    """
+    own = str(dict(os.environ))
+    return f"{own}\n{read(f'/proc/{int(target)}/environ')}" if target else own
 
 
-def processes(_target: str, *_: Any) -> str:
-    """List the command lines of all processes that can be seen."""
-    lines = [_attempt(path.read_text) for path in Path("/proc").glob("[0-9]*/cmdline")]
-    return "\n".join(lines)
+def process(target: str, *_: Any) -> str:
+    """Read the command line of one process by its number."""
+    return read(f"/proc/{int(target)}/cmdline")
 
 
 def connect(target: str, *_: Any) -> str:
@@ -139,7 +139,7 @@ def killparent(_target: str, *_: Any) -> str:
 def trace(_target: str, *_: Any) -> str:
     """Take over the parent as a debugger would."""
     libc = ctypes.CDLL(None, use_errno=True)
-    result = libc.ptrace(16, os.getppid(), None, None)
+    result = libc.ptrace(0x4206, os.getppid(), None, None)  # PTRACE_SEIZE
     return "attached" if result == 0 else f"refused: {os.strerror(ctypes.get_errno())}"
 
 
