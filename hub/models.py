@@ -91,6 +91,23 @@ class File(SQLModel, table=True):
     lfs: bool = Field(default=False, description="Known upstream by its SHA-256")
 
 
+class Removal(SQLModel, table=True):
+    """A commit that was removed with its repo: its id never comes to mean other files."""
+
+    __table_args__ = (Index("ix_removal_name_sha", "name", "sha"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(description="The repo, org/name")
+    kind: str
+    sha: str
+    files: dict[str, str] = Field(
+        default_factory=dict,
+        sa_column=Column(JSON, nullable=False),
+        description="{path: sha256}",
+    )
+    removed_at: float = Field(default_factory=time.time)
+
+
 class Blob(SQLModel, table=True):
     """Bytes in the store, named by their SHA-256."""
 

@@ -10,7 +10,7 @@ import json
 import re
 import time
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, SQLModel, col, select
 
 from hub.errors import Conflict, HubError, InvalidRequest, NotFound, Unprocessable
-from hub.models import Blob, Commit, File, Ref, Repo
+from hub.models import Blob, Commit, File, Ref, Removal, Repo
 
 # First segments of addresses that the hub uses itself, or may come to use.
 # fmt: off
@@ -199,6 +199,10 @@ def add_commit(
         select(Commit).where(Commit.repo_id == repo.id, Commit.sha == sha)
     ).one_or_none()
     if commit is None:
+        for removal in session.exec(
+            select(Removal).where(Removal.name == name, Removal.sha == sha)
+        ):
+            _check_unchanged(name, sha, removal.files, entries)
         commit = Commit(
             repo_id=_id(repo), sha=sha, parent=parent, message=message, facts=facts or {}
         )
@@ -233,14 +237,7 @@ def _id(row: Repo | Commit) -> int:
 def _gained(session: Session, repo: Repo, commit: Commit, entries: Sequence[Entry]) -> list[Entry]:
     """The entries that the commit does not have yet; Conflict where it has others."""
     have = {file.path: file.sha256 for file in files(session, commit)}
-    for entry in entries:
-        if have.get(entry.path, entry.sha256) != entry.sha256:
-            raise Conflict(
-                "commit_differs",
-                f"{entry.path} of {repo.name} at {commit.sha} is stored with the digest "
-                f"{have[entry.path]}, not {entry.sha256}",
-                "Commits never change: the source is not to be trusted, or one of them is damaged",
-            )
+    _check_unchanged(repo.name, commit.sha, have, entries)
     new = [entry for entry in entries if entry.path not in have]
     if new and repo.kind != "mirrored":
         raise Conflict(
@@ -249,6 +246,19 @@ def _gained(session: Session, repo: Repo, commit: Commit, entries: Sequence[Entr
             "Commits never change: make a new one",
         )
     return new
+
+
+def _check_unchanged(
+    name: str, sha: str, have: Mapping[str, str], entries: Iterable[Entry]
+) -> None:
+    for entry in entries:
+        if have.get(entry.path, entry.sha256) != entry.sha256:
+            raise Conflict(
+                "commit_differs",
+                f"{entry.path} of {name} at {sha} has the digest {have[entry.path]} here, "
+                f"not {entry.sha256}",
+                "Commits never change: the source is not to be trusted, or one of them is damaged",
+            )
 
 
 def _insert_files(
@@ -366,8 +376,13 @@ def file(session: Session, commit: Commit, path: str) -> File:
 
 
 def remove(session: Session, name: str) -> None:
-    """Delete a repo with its commits. Its blobs stay until the collector finds them unused."""
-    session.delete(find(session, name))
+    """Delete a repo with its commits, and keep on record what they were: the same commit may come
+    back, another under its id may not. Blobs stay until the collector finds them unused."""
+    repo = find(session, name)
+    for commit in session.exec(select(Commit).where(Commit.repo_id == repo.id)):
+        digests = {file.path: file.sha256 for file in files(session, commit)}
+        session.add(Removal(name=repo.name, kind=repo.kind, sha=commit.sha, files=digests))
+    session.delete(repo)
     session.flush()
 
 

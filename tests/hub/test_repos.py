@@ -482,3 +482,16 @@ def test_removal_takes_all_rows_but_blobs(settings: Settings) -> None:
         assert len(session.exec(select(Blob)).all()) == 1
         with pytest.raises(NotFound):
             repos.remove(session, "org/model")
+
+
+def test_a_removed_commit_comes_back_only_as_it_was(settings: Settings) -> None:
+    add(settings)
+    with db.writing(settings.database) as session:
+        repos.remove(session, "org/model")
+    with pytest.raises(Conflict) as raised:
+        add(settings, entries=[entry("config.json", "2")])
+    assert raised.value.kind == "commit_differs"
+    with db.reading(settings.database) as session, pytest.raises(NotFound):
+        repos.find(session, "org/model")
+    add(settings)
+    add(settings, sha=B, entries=[entry("config.json", "2")])
