@@ -20,7 +20,14 @@ from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
 from markupsafe import Markup
 
-LIMIT = 1_000_000  # bytes of a card that are shown; no card of a known model comes near
+LIMIT = 1_000_000
+"""Characters of a card that are shown; no card of a known model comes near."""
+RICH = 256_000
+"""Characters up to which a card is rendered; a longer one is shown as plain text."""
+BLOCK = 20_000
+"""Characters of the largest paragraph that is rendered: inside one, the time is not linear."""
+DEPTH = 200
+"""Elements inside each other that are rendered: sanitizing deeper nests takes quadratic time."""
 
 _TAGS = set(
     # Text, lists, tables and pictures: nothing that loads, runs, submits or styles.
@@ -44,6 +51,13 @@ _HEADER = re.compile(r"\A\ufeff?---[ \t]*\r?\n.*?^(?:---|\.\.\.)[ \t]*(?:\r?\n|\
 _LANGUAGE = re.compile(r"language-[A-Za-z0-9_+#.-]{1,30}\Z")
 _ANCHOR = re.compile(r"card-[\w-]{1,80}\Z")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_BLANK = re.compile(r"\n[ \t]*\r?\n")
+_FENCED = re.compile(r"^(```+|~~~+)[^\n`]*\n.*?^\1[ \t]*$", re.S | re.M)
+# Tags that need an end tag: those that are void or close themselves do not nest.
+_NESTING = re.compile(
+    r"<(/?)(?!(?:p|li|dt|dd|tr|td|th|tbody|thead|tfoot|br|hr|img|input|meta|link|source|wbr)\b)[a-z]",
+    re.I,
+)
 _DIGITS = re.compile(r"\d{1,4}%?\Z")
 
 
@@ -64,7 +78,10 @@ def render(text: str, *, repo: str, revision: str) -> Markup:
 @lru_cache(maxsize=64)
 def _render(text: str, repo: str, revision: str) -> Markup:
     cut = len(text) > LIMIT
-    html = str(_PARSER.render(strip_header(_CONTROL.sub("", text[:LIMIT]))))
+    body = strip_header(_CONTROL.sub("", text[:LIMIT]))
+    html = None if _costly(body) else str(_PARSER.render(body))
+    if html is None or _deep(html):
+        html = f"<pre><code>{escape(body)}</code></pre>"
 
     def allow(tag: str, name: str, value: str) -> str | None:
         return _attribute(tag, name, value, repo, revision)
@@ -84,6 +101,23 @@ def _render(text: str, repo: str, revision: str) -> Markup:
     if cut:
         clean += "<p><em>This card is longer than 1 MB; the rest is left out.</em></p>"
     return Markup(clean)  # noqa: S704  (nh3's output is what may be shown)
+
+
+def _costly(body: str) -> bool:
+    """Whether rendering would keep a thread busy for seconds, as cards made for that do."""
+    if len(body) > RICH:
+        return True
+    return max(map(len, _BLANK.split(_FENCED.sub("", body)))) > BLOCK
+
+
+def _deep(html: str) -> bool:
+    """Whether elements are nested so deeply that only a trap would do so."""
+    depth = 0
+    for match in _NESTING.finditer(html):
+        depth = max(0, depth - 1) if match[1] else depth + 1
+        if depth > DEPTH:
+            return True
+    return False
 
 
 def _attribute(tag: str, name: str, value: str, repo: str, revision: str) -> str | None:
