@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from hub import formats
 from hub.config import ROOT, Settings
 from hub.errors import Unprocessable
-from hub.manifest import Manifest, Option, Run
+from hub.manifest import Manifest, Option, Run, Variant
 
 MANIFEST = """
 api = 1
@@ -275,3 +276,10 @@ def test_other_pins_ask_for_another_environment(outside: Settings) -> None:
     (folder / "requirements.txt").write_text("six==1.17.0\n")
     assert formats.environment(outside, formats.get(outside, "toy")) != before
     shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("table", [Manifest, Variant, Option, Run])
+def test_every_key_of_the_manifest_is_documented(table: type[BaseModel]) -> None:
+    text = (ROOT / "docs" / "plugins.md").read_text()
+    for name, field in table.model_fields.items():
+        assert f"`{field.alias or name}`" in text

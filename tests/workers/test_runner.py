@@ -15,7 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from hub import formats, launch
-from hub.config import Settings
+from hub.config import ROOT, Settings
 from hub.errors import Conflict
 from hub.formats import Format
 from workers import harvest, runner
@@ -229,18 +229,8 @@ def test_a_plugin_that_is_not_installed_is_refused(
     assert caught.value.kind == "plugin_not_ready"
 
 
-SHELL = r"""
-set -e
-field() { sed -n 's/.*"'"$1"'": "\([^"]*\)".*/\1/p' "$2"; }
-output=$(field output "$1")
-source=$(field source "$1")
-mkdir -p "$output/only"
-echo "this is the log" >&2
-echo '{"event": "progress", "variant": "only", "done": 0.5, "message": "half"}'
-wc -c < "$source/config.json" > "$output/only/size.txt"
-echo '{"event": "artefact", "variant": "only", "check": {"runtime": "sh"}}'
-echo '{"event": "done"}'
-"""
+PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
+SHELL = PROTOCOL.partition("```sh\n")[2].partition("```")[0]
 SHELL_MANIFEST = """
 api = 1
 name = "shell"
@@ -269,7 +259,7 @@ def test_a_converter_may_be_a_shell_script(convert: Any, tmp_path: Path) -> None
     assert outcome.error is None
     assert outcome.files["only"]["size.txt"].strip() == "23"
     assert outcome.checks == [{"runtime": "sh"}]
-    assert outcome.log == "this is the log\n"
+    assert outcome.log == "counting\n"
     assert outcome.progress[0][1] == "only: half"
 
 
