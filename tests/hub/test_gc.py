@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlmodel import select
 
-from hub import db, fsck, gc, repos
+from hub import db, formats, fsck, gc, repos
 from hub.blobs import BlobStore, Disk, Stored
 from hub.config import Settings
 from hub.errors import Conflict, InvalidRequest
@@ -214,6 +214,15 @@ def test_environments_of_unknown_plugins_go(settings: Settings) -> None:
     report = gc.collect(settings, clock=later)
     assert report.environments == ["no-such-plugin/0123456789abcdef"]
     assert not old.exists()
+
+
+def test_the_environment_in_use_stays(settings: Settings) -> None:
+    link = formats.environment(settings, formats.get(settings, "echo"))
+    for name in ("current", "older"):
+        (link.parent / name / "bin").mkdir(parents=True)
+    link.symlink_to("current")
+    assert gc.collect(settings, clock=later).environments == ["echo/older"]
+    assert sorted(path.name for path in link.parent.iterdir()) == sorted(["current", link.name])
 
 
 def run(settings: Settings, seconds: float, writers: int) -> tuple[int, list[str]]:
