@@ -21,7 +21,7 @@ threads = 128
 keepalive = 15
 timeout = 60
 graceful_timeout = 5
-sendfile = True
+# sendfile is on by default, and gunicorn reads any value of its setting as a wish to have it off.
 accesslog = None
 errorlog = "-"
 # Path tricks are the application's to answer; a longer line than this is nobody's file.
