@@ -7,8 +7,10 @@ from pathlib import Path
 import click
 import pytest
 
+from hub.app import create_app
 from hub.cli import cli
 from hub.config import Settings
+from hub.manifest import Manifest, Option, Run, Variant
 
 ROOT = Path(__file__).parent.parent
 OPERATING = (ROOT / "docs" / "operating.md").read_text()
@@ -45,13 +47,41 @@ def test_every_command_is_documented(command: str) -> None:
     assert f"`{command}" in (ROOT / "docs" / "cli.md").read_text()
 
 
+def test_every_key_of_a_manifest_is_in_the_authors_table() -> None:
+    plugins = (ROOT / "docs" / "plugins.md").read_text()
+    table = plugins[plugins.index("## The manifest") : plugins.index("## States")]
+    named = set(re.findall(r"`([a-z]+)`", table))
+    for model in (Manifest, Variant, Option, Run):
+        for name, field in model.model_fields.items():
+            assert (field.alias or name) in named
+
+
+def test_every_route_is_documented(settings: Settings) -> None:
+    api = (ROOT / "docs" / "api.md").read_text()
+    for rule in create_app(settings).url_map.iter_rules():
+        shown = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
+        methods = sorted((rule.methods or set()) - {"HEAD", "OPTIONS"})
+        assert f"`{'` `'.join(methods)} {shown}`" in api, f"{methods} {shown}"
+
+
+def test_the_wire_is_documented_whole() -> None:
+    protocol = (ROOT / "docs" / "protocol.md").read_text()
+    shim = (ROOT / "workers" / "shim.py").read_text()
+    for key in set(re.findall(r"request\[\"(\w+)\"\]", shim)):
+        assert f"`{key}`" in protocol
+    for event in ("progress", "artefact", "done", "error"):
+        assert f'"event": "{event}"' in protocol
+
+
 def test_every_link_inside_the_documents_leads_somewhere() -> None:
     for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
         for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", path.read_text()):
             assert (path.parent / target).exists(), f"{path.name}: {target}"
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("plugins/*/plugin.toml")), ids=lambda p: p.parent.name)
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob("plugins/*/plugin.toml")), ids=lambda p: p.parent.name
+)
 def test_every_plugin_has_a_readme_that_names_its_variants(path: Path) -> None:
     readme = (path.parent / "README.md").read_text()
     for variant in tomllib.loads(path.read_text())["variants"]:
