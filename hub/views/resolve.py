@@ -66,6 +66,7 @@ def resolve(org: str, name: str, rest: str) -> Response:
     if settings.x_accel:
         internal = f"{settings.x_accel.rstrip('/')}/{blob.relative_to(settings.blobs).as_posix()}"
     try:
+        blob.stat()  # neither HEAD nor nginx's way opens it here
         return send(blob, file.size, file.sha256, _headers(file, commit, revision), internal)
     except FileNotFoundError as error:
         raise _damaged(file) from error

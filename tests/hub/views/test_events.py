@@ -150,6 +150,7 @@ def test_streams_are_bounded(settings: Settings, job: int, monkeypatch: pytest.M
         assert one.status_code == 200
 
 
+@pytest.mark.slow
 def test_streams_end_when_the_server_stops(settings: Settings, job: int) -> None:
     with (
         gunicorn(settings.data) as (address, process),

@@ -182,7 +182,14 @@ CASES: dict[str, Case] = {
 }
 
 
-@pytest.mark.parametrize("server", ["inside", "alone", "behind"])
+@pytest.mark.parametrize(
+    "server",
+    [
+        "inside",
+        pytest.param("alone", marks=pytest.mark.slow),
+        pytest.param("behind", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("case", CASES)
 def test_every_way_to_ask(case: str, server: str, hub: Hub, request: pytest.FixtureRequest) -> None:
     client: httpx.Client = request.getfixturevalue(server)
@@ -214,6 +221,7 @@ def test_every_way_to_ask(case: str, server: str, hub: Hub, request: pytest.Fixt
 _OWN = {"server", "date", "connection", "keep-alive", "x-request-id", "transfer-encoding"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_the_headers_are_the_same_with_and_without_nginx(
     case: str, hub: Hub, alone: httpx.Client, behind: httpx.Client
@@ -230,6 +238,7 @@ def test_the_headers_are_the_same_with_and_without_nginx(
     assert said[0] == said[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["empty.bin", "README.md", "page.html", 'näme "x".bin'])
 @pytest.mark.parametrize("requested", [None, "bytes=0-", "bytes=-5", "bytes=1-"])
 def test_other_files_are_the_same_with_and_without_nginx(
@@ -274,6 +283,7 @@ def test_other_sites_may_ask_first(inside: httpx.Client) -> None:
     assert "GET" in answer.headers["Access-Control-Allow-Methods"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "revision", ["main", "refs%2Fheads%2Fmain", "release%2F1.0", "refs%2Ftags%2Frelease%2F1.0"]
 )
@@ -308,10 +318,10 @@ def test_a_commit_is_cached_for_ever_and_main_never(inside: httpx.Client, hub: H
     ],
 )
 def test_what_is_not_there_says_so_as_clients_expect(
-    path: str, status: int, code: str, alone: httpx.Client, hub: Hub
+    path: str, status: int, code: str, inside: httpx.Client, hub: Hub
 ) -> None:
     for method in ("GET", "HEAD"):
-        answer = alone.request(method, path)
+        answer = inside.request(method, path)
         assert answer.status_code == status
         assert answer.headers["X-Error-Code"] == code
         assert answer.headers["X-Error-Message"]
@@ -347,11 +357,13 @@ def test_damaged_bytes_are_not_sent(settings: Settings) -> None:
     store.path(lost).unlink()
     client = create_app(settings).test_client()
     for name in ("a.bin", "b.bin"):
-        answer = client.get(f"/org/model/resolve/main/{name}")
-        assert answer.status_code == 503
-        assert answer.headers["X-Error-Code"] == "FileDamaged"
+        for method in ("GET", "HEAD"):
+            answer = client.open(f"/org/model/resolve/main/{name}", method=method)
+            assert answer.status_code == 503
+            assert answer.headers["X-Error-Code"] == "FileDamaged"
 
 
+@pytest.mark.slow
 def test_huggingface_hub_downloads(
     alone: httpx.Client, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
