@@ -19,7 +19,7 @@ from hub.formats import Format, source_name
 from hub.manifest import Variant
 from hub.models import Artefact
 
-_MARKUP = re.compile(r"([\\`*_\[\]<>#!|~&:@$])")
+_MARKUP = re.compile(r"([\\`*_\[\]<>#!|~&@$]|:(?=//))")
 # What a reader wants to know first of each class, in the words of the guidance on devices.
 _PICKS = {
     "low": "Phones, small boards and most laptops",

@@ -100,10 +100,19 @@ def plan(
     return made
 
 
-def mirror(settings: Settings, plan: Plan, *, report: Progress, cancelled: Cancel = never) -> str:
+def mirror(
+    settings: Settings,
+    plan: Plan,
+    *,
+    report: Progress,
+    cancelled: Cancel = never,
+    guard: Callable[[Session], None] | None = None,
+) -> str:
     """Carry a plan out; return the commit. The repo's old commit is served until it is done.
 
-    `report` gets bytes done, bytes in all and a sentence. Raises Cancelled, or a HubError.
+    `report` gets bytes done, bytes in all and a sentence. `guard` is called first in the
+    transaction that makes the commit visible, and may raise to prevent it. Raises Cancelled, or a
+    HubError.
     """
     store = BlobStore(settings.blobs)
     # Again: hours may lie between a plan and its turn.
@@ -129,7 +138,7 @@ def mirror(settings: Settings, plan: Plan, *, report: Progress, cancelled: Cance
         finally:
             source.close()
         stored |= {file.path: by_key[key(file)] for file in missing}
-    _publish(settings, plan, stored)
+    _publish(settings, plan, stored, guard)
     report(plan.size, plan.size, f"{plan.repo} is mirrored at {plan.sha}")
     return plan.sha
 
@@ -303,7 +312,12 @@ def _copy(
     return stored
 
 
-def _publish(settings: Settings, plan: Plan, stored: dict[str, Stored]) -> None:
+def _publish(
+    settings: Settings,
+    plan: Plan,
+    stored: dict[str, Stored],
+    guard: Callable[[Session], None] | None,
+) -> None:
     entries = [
         repos.Entry(
             path=file.path,
@@ -317,6 +331,8 @@ def _publish(settings: Settings, plan: Plan, stored: dict[str, Stored]) -> None:
     main = plan.snapshot.revision == "main"
     named_by_id = plan.sha.startswith(plan.snapshot.revision)
     with db.writing(settings.database) as session:
+        if guard is not None:
+            guard(session)
         repos.add_commit(
             session,
             name=plan.repo,

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hub import mirror
+from hub import leases, mirror
 from hub.config import Settings
 from hub.joblog import JobLog
 from workers.holding import Cancelled, Holding
@@ -19,16 +19,29 @@ def run(settings: Settings, held: Holding, _folder: Path, joblog: JobLog) -> str
     claim = held.claim
     folder = claim.request.get("folder")
     held.report(0.0, "Asking upstream")
-    plan = mirror.plan(settings, claim.repo, claim.revision, Path(folder) if folder else None)
-    held.check()
-
-    def report(done: int, total: int, message: str) -> None:
-        share = done / total if total else 1.0
-        held.report(PLANNING + (1 - PLANNING) * share, message)
-
     try:
-        commit = mirror.mirror(settings, plan, report=report, cancelled=held.ended)
+        plan = mirror.plan(
+            settings,
+            claim.repo,
+            claim.revision,
+            Path(folder) if folder else None,
+            cancelled=held.ended,
+        )
+
+        held.check()
+
+        def report(done: int, total: int, message: str) -> None:
+            share = done / total if total else 1.0
+            held.report(PLANNING + (1 - PLANNING) * share, message)
+
+        commit = mirror.mirror(
+            settings,
+            plan,
+            report=report,
+            cancelled=held.ended,
+            guard=lambda session: leases.fence(session, claim),
+        )
     except mirror.Cancelled as error:
         raise Cancelled from error
-    joblog.say(f"{claim.repo}@{claim.revision} is {commit}")
+    joblog.say(f"{plan.repo}@{claim.revision} is {commit}")
     return commit
