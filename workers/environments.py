@@ -37,7 +37,6 @@ PIP_FOR_UV = {
     "UV_FIND_LINKS": "PIP_FIND_LINKS",
     "UV_DEFAULT_INDEX": "PIP_INDEX_URL",
     "UV_INDEX": "PIP_EXTRA_INDEX_URL",
-    "UV_NO_INDEX": "PIP_NO_INDEX",
     "SSL_CERT_FILE": "PIP_CERT",
 }
 
@@ -110,6 +109,8 @@ def _build(settings: Settings, fmt: Format, folder: Path, report: Report) -> Non
     lock = fmt.folder / LOCK
     if lock.exists() and _asks_for_something(lock):
         target = ["--python", str(folder / "bin" / "python")]
+        if os.environ.get("PIP_NO_INDEX", "").lower() in ("1", "true", "yes", "on"):
+            target.append("--no-index")  # uv has no variable for it
         _uv([uv, "pip", "install", *target, "-r", str(lock)], report)
     versions = _smoke(settings, fmt, folder, report)
     staged = folder / ".ready.new"
@@ -122,10 +123,12 @@ def _build(settings: Settings, fmt: Format, folder: Path, report: Report) -> Non
 
 def _uv(command: list[str], report: Report) -> None:
     """Run uv; its lines go to `report`, and its last ones into the error."""
-    environment = {**os.environ, "UV_NO_PROGRESS": "1", "NO_COLOR": "1", "UV_NO_CONFIG": "1"}
+    environment = {**os.environ, "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
     for ours, pips in PIP_FOR_UV.items():
         if ours not in environment and environment.get(pips):
-            environment[ours] = environment[pips]
+            # pip separates by spaces; uv takes commas, but for indexes spaces too.
+            between = "," if ours == "UV_FIND_LINKS" else " "
+            environment[ours] = between.join(environment[pips].split())
     environment.pop("VIRTUAL_ENV", None)
     tail: deque[str] = deque(maxlen=12)
     with subprocess.Popen(
