@@ -17,7 +17,7 @@ from typing import IO
 
 import httpx
 
-from hub import db, redis_server
+from hub import db, redis_server, security
 from hub.config import ROOT, Settings
 from hub.errors import Conflict, HubError, Unavailable
 
@@ -76,6 +76,7 @@ def _end_with_parent() -> None:
 
 def prepare(settings: Settings) -> IO[str]:
     """Make the data folder, lock it, test the port, migrate; the lock holds while it is open."""
+    security.check_settings(settings)
     lock_path = settings.data / "hub.lock"
     try:
         for folder in (settings.data, settings.logs, settings.scratch):

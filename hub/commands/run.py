@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from hub import db, up
+from hub import db, security, up
 from hub.config import Settings
 from hub.sample import first_conversion
 
@@ -27,8 +27,10 @@ def up_(settings: Settings, sample: bool) -> None:
 
 
 @click.command()
-def serve() -> None:
+@click.pass_obj
+def serve(settings: Settings) -> None:
     """Run the web server alone."""
+    security.check_settings(settings)
     argv = [sys.executable, "-m", "gunicorn", "--config", "python:hub.gunicorn"]
     os.execv(sys.executable, [*argv, "hub.app:create_app()"])  # noqa: S606
 
