@@ -40,7 +40,7 @@ def described(path: str) -> bool:
     if path.startswith("."):
         return False
     if any(fnmatchcase(path.lower(), pattern) for pattern in _LEGAL):
-        return not pickle(path) and not path.endswith(".py")
+        return not pickle(path) and not path.lower().endswith((".py", ".pyc"))
     return any(fnmatchcase(path, pattern) for pattern in _DESCRIPTIONS) and not path.endswith(
         (".bin.index.json", ".safetensors.index.json", ".ckpt.index.json")
     )

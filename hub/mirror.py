@@ -138,6 +138,8 @@ def mirror(
         finally:
             source.close()
         stored |= {file.path: by_key[key(file)] for file in missing}
+    if cancelled():
+        raise Cancelled
     _publish(settings, plan, stored, guard)
     report(plan.size, plan.size, f"{plan.repo} is mirrored at {plan.sha}")
     return plan.sha

@@ -6,7 +6,7 @@ Hugging Face's must not lead into a private network, and the address that was ch
 that is connected to. The token goes to the endpoint alone.
 
 The client is the standard library's: at a gigabyte it takes a half to a third of the processor
-time of the larger ones (docs/decisions/transfer.md), and hashing needs the rest.
+time of the larger ones (docs/decisions/own-transfer.md), and hashing needs the rest.
 """
 
 import base64

@@ -18,7 +18,6 @@ import os
 import shutil
 import struct
 import threading
-import time
 from pathlib import Path
 from typing import Self
 
@@ -219,23 +218,3 @@ def _no_space(error: OSError, size: int) -> Exception:
         f"The disk of the hub's data folder is full: {size} bytes more do not fit",
         "Free some space, or run `slmhub gc`, and try again: what has arrived is kept",
     )
-
-
-def sweep(folder: Path, grace: float) -> int:
-    """Remove what nobody has worked on for `grace` seconds; return how many files that were."""
-    removed = 0
-    for each in sorted(folder.iterdir()) if folder.is_dir() else []:
-        newest = max((path.stat().st_mtime for path in each.iterdir()), default=0.0)
-        if time.time() - newest < grace:
-            continue
-        descriptor = os.open(each / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            continue
-        else:
-            shutil.rmtree(each, ignore_errors=True)
-            removed += 1
-        finally:
-            os.close(descriptor)
-    return removed

@@ -48,8 +48,14 @@ def patiently(call: Callable[[], T], cancelled: Callable[[], bool]) -> T:
         sleep=lambda seconds: sleep(seconds, cancelled),
         reraise=True,
     )
+
+    def once() -> T:
+        if cancelled():
+            raise Cancelled
+        return call()
+
     try:
-        return tries(call)
+        return tries(once)
     except Interrupted as error:
         raise _failure(error) from error
 

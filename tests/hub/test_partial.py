@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hub.errors import NoSpace
-from hub.partial import Busy, MiB, Partial, part_size, sweep
+from hub.partial import Busy, MiB, Partial, part_size
 
 
 def test_what_was_written_is_there_the_next_time(tmp_path: Path) -> None:
@@ -114,17 +113,3 @@ def test_pieces_in_any_order_make_the_file(
         assert written == size
         assert partial.complete
         assert partial.bytes.read_bytes() == data
-
-
-def test_what_nobody_goes_on_with_is_swept(tmp_path: Path) -> None:
-    for name in ("old", "held", "new"):
-        Partial(tmp_path / name, 10, 4).close()
-    for name in ("old", "held"):
-        for path in (tmp_path / name).iterdir():
-            os.utime(path, (0, time.time() - 100))
-    with Partial(tmp_path / "held", 10, 4):
-        for path in (tmp_path / "held").iterdir():
-            os.utime(path, (0, time.time() - 100))
-        assert sweep(tmp_path, 50) == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["held", "new"]
-    assert sweep(tmp_path / "none", 50) == 0
