@@ -14,8 +14,9 @@ HubError                a cause and a next step; every subclass fixes the HTTP s
 ├── Unavailable         503  a part of the hub (database, Redis) is away
 └── NoSpace             507  the disk or the memory is too small
 
-Errors are caught at three edges only: the request (hub/problems.py), the task (workers/tasks.py) and the
-command line (hub/cli.py). What is not a HubError is logged there with an id, and shown as that id.
+Errors are caught at three edges only: the request (hub/problems.py), the task (workers/tasks.py)
+and the command line (hub/cli.py). What is not a HubError is logged there with an id, and shown as
+that id.
 """
 
 from typing import ClassVar
