@@ -7,6 +7,7 @@ those that were not heard, and removes what lost workers left on the disk.
 """
 
 import logging
+import os
 import threading
 import time
 
@@ -24,6 +25,7 @@ class Reconciler:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._between_ticks = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
         self._stopped = False
         self._next_look = 0.0
@@ -31,8 +33,17 @@ class Reconciler:
 
     def start(self) -> None:
         """Start the thread; a second call is nothing."""
-        if self._thread.ident is None:
-            self._thread.start()
+        if self._thread.ident is not None:
+            return
+        # A slot that died is replaced by a fork of this process. A fork in the middle of a tick
+        # would copy the database library's locks as they are, held, and the new slot would wait
+        # for them for ever.
+        os.register_at_fork(
+            before=self._between_ticks.acquire,
+            after_in_parent=self._between_ticks.release,
+            after_in_child=self._between_ticks.release,
+        )
+        self._thread.start()
 
     def stop(self) -> None:
         """Let the thread end; safe inside a signal handler, so it is not waited for."""
@@ -40,7 +51,8 @@ class Reconciler:
 
     def _run(self) -> None:
         while not self._stopped:
-            self.tick()
+            with self._between_ticks:
+                self.tick()
             time.sleep(min(RELAY, self.settings.reconcile))
 
     def tick(self) -> None:
