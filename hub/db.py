@@ -18,7 +18,9 @@ def engine(url: str) -> Engine:
     """The engine of a database URL, made once a process."""
     if not url.startswith("sqlite"):
         # pool_pre_ping: a database that went away and came back is found at the next request.
-        return create_engine(url, pool_pre_ping=True, pool_recycle=300)
+        # connect_timeout: one whose host is silent holds no request for longer than five seconds.
+        waits = {"connect_timeout": 5}
+        return create_engine(url, pool_pre_ping=True, pool_recycle=300, connect_args=waits)
     made = create_engine(url, connect_args={"timeout": 30})
 
     @event.listens_for(made, "connect")
