@@ -55,6 +55,7 @@ class Format(BaseModel):
     platforms: list[str] = []
     command: list[str] | None = None
     run: list[Run] = []
+    hidden: bool = False
     lock_digest: str = Field("", description="SHA-256 of requirements.txt")
     problem: str | None = Field(None, description="Why it cannot be used: the key and the cause")
 

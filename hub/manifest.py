@@ -119,6 +119,7 @@ class Manifest(_Table):
     )
     command: list[Line] | None = Field(None, min_length=1, description="Instead of convert.py")
     run: list[Run] = Field(default_factory=list)
+    hidden: bool = Field(False, description="Not offered on pages: for tests and trials")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -183,7 +183,7 @@ def _sections(
     artefacts: Iterable[Artefact],
     jobs: dict[tuple[str, str], Job],
 ) -> list[Section]:
-    known = list(formats.formats(settings).values())
+    known = [fmt for fmt in formats.formats(settings).values() if not fmt.hidden]
     states = {fmt.name: formats.state(settings, fmt) for fmt in known}
     answers = verdicts.about(
         settings,
