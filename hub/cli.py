@@ -6,6 +6,7 @@ import uuid
 
 import click
 from pydantic import ValidationError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from hub import __version__
 from hub.commands import jobs, plugins, run, store, tokens
@@ -56,7 +57,10 @@ def edge(commands: click.Group) -> None:
     except click.exceptions.Exit as error:
         raise SystemExit(error.exit_code) from None
     except click.ClickException as error:
-        error.show()
+        if json_:
+            complain(error.format_message(), _usage(error), kind="usage", json_=True)
+        else:
+            error.show()
         raise SystemExit(error.exit_code) from None
     except (click.Abort, KeyboardInterrupt):
         raise SystemExit(130) from None
@@ -69,11 +73,26 @@ def edge(commands: click.Group) -> None:
     except HubError as error:
         complain(error.message, error.hint, kind=error.kind, json_=json_)
         raise SystemExit(1) from None
+    except (ArgumentError, DBAPIError) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        complain(
+            f"The database cannot be used: {str(cause).splitlines()[0]}.",
+            "Is HUB_DATA or HUB_DATABASE_URL right? `slmhub migrate` makes the tables of a new one.",
+            kind="database_away",
+            json_=json_,
+        )
+        raise SystemExit(1) from None
     except Exception:
         number = uuid.uuid4().hex[:8]
         log.exception("error %s", number)
         complain(f"Something went wrong inside the hub (error {number}).", "", json_=json_)
         raise SystemExit(1) from None
+
+
+def _usage(error: click.ClickException) -> str:
+    """Where to read how a command is written."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f"Try `{context.command_path} --help`." if context else ""
 
 
 if __name__ == "__main__":

@@ -87,6 +87,11 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().resolve()
 
+    @field_validator("plugins", mode="after")
+    @classmethod
+    def _all_absolute(cls, value: list[Path]) -> list[Path]:
+        return [folder.expanduser().resolve() for folder in value]
+
     @property
     def database(self) -> str:
         """The SQLAlchemy URL of the database."""

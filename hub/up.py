@@ -136,7 +136,9 @@ def _redis(settings: Settings, environment: dict[str, str]) -> Child:
 
 def children(settings: Settings) -> list[Child]:
     """What the embedded hub consists of, in the order of starting."""
-    environment = dict(os.environ, HUB_DATA=str(settings.data))
+    # The children have a working folder of their own: no path may depend on this process's.
+    plugins = ",".join(map(str, settings.plugins))
+    environment = dict(os.environ, HUB_DATA=str(settings.data), HUB_PLUGINS=plugins)
     made = [] if settings.redis_url else [_redis(settings, environment)]
     web = [sys.executable, "-m", "hub.cli", "serve"]
     worker = [sys.executable, "-m", "workers"]

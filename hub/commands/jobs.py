@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from hub.client import FINAL, Client
-from hub.commands.output import as_json, show, size, table
+from hub.commands.output import as_json, complain, show, size, table
 from hub.config import Settings
 from hub.errors import InvalidRequest
 from hub.progress import bar
@@ -76,6 +76,8 @@ def _finish(hub: Client, job: dict[str, Any], *, wait: bool, json_: bool) -> Non
     if wait:
         job = follow(hub, job)
     show(job, json_, describe)
+    if json_ and (error := job["error"]):
+        complain(error["message"], error["hint"], kind=error["kind"], json_=True)
     if job["state"] in ("failed", "cancelled"):
         raise SystemExit(1)
 
