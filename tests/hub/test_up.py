@@ -1,0 +1,225 @@
+"""`slmhub up`: it starts, keeps running, ends whole, and says in one sentence why it does not."""
+
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from embedded import SLMHUB, Embedded, environment, slmhub
+from workbench import wait
+
+from hub import db
+from hub.config import Settings
+from hub.models import Job
+
+pytestmark = pytest.mark.slow
+
+LIMIT = 10.0
+"""Seconds within which a signal must have ended everything."""
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Embedded]:
+    made = Embedded(tmp_path)
+    yield made
+    made.clean()
+
+
+@pytest.fixture
+def converting(hub: Embedded) -> dict[str, object]:
+    """A running hub in the middle of a conversion; what is lost is missed after five seconds."""
+    hub.env |= {"HUB_LEASE": "5", "HUB_RECONCILE": "1", "HUB_HEARTBEAT": "1"}
+    assert hub.command("plugins", "install", "echo").returncode == 0
+    hub.up()
+    hub.mirror()
+    job = hub.convert("plain", sleep=6)
+    hub.sleeping(job)
+    return job
+
+
+def row(hub: Embedded, number: object) -> Job:
+    url = Settings(data=hub.data).database
+    with db.reading(url) as session:
+        found = session.get(Job, number)
+        assert found is not None
+    db.engine(url).dispose()
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_it_and_leaves_nothing(hub: Embedded, number: signal.Signals) -> None:
+    hub.up()
+    assert hub.http.get("/healthz").is_success
+    assert all(hub.child(name) for name in ("redis", "web", "worker"))
+    code, seconds = hub.end(number)
+    assert (code, hub.left()) == (0, [])
+    assert seconds < LIMIT
+    assert (hub.folder / "err").read_text() == "Stopped.\n"
+    assert not (hub.data / "redis.sock").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_the_middle_of_a_conversion(
+    hub: Embedded, converting: dict[str, object], number: signal.Signals
+) -> None:
+    code, seconds = hub.end(number)
+    assert (code, hub.left()) == (0, [])
+    assert seconds < LIMIT
+    assert row(hub, converting["id"]).state == "queued"
+    assert list((hub.data / "scratch").iterdir()) == []
+    hub.up()
+    ended = hub.done(converting)
+    assert [one["variant"] for one in ended["artefacts"]] == ["plain"]
+    assert hub.end(signal.SIGTERM)[0] == 0
+
+
+def test_nothing_survives_a_killed_supervisor(hub: Embedded, converting: dict[str, object]) -> None:
+    # The supervisor, redis, web and its server, worker and its slot, the converter in its walls.
+    assert len(hub.family()) >= 7
+    hub.end(signal.SIGKILL)
+    wait(lambda: not hub.left(), LIMIT, f"these are left: {hub.left()}")
+    hub.up()
+    hub.done(converting)
+    assert hub.end(signal.SIGTERM)[0] == 0
+
+
+@pytest.mark.parametrize("name", ["redis", "web", "worker"])
+def test_what_is_killed_is_started_again(hub: Embedded, name: str) -> None:
+    assert hub.command("plugins", "install", "echo").returncode == 0
+    hub.up()
+    hub.mirror()
+    before = hub.child(name)
+    assert before is not None
+    before.kill()
+    wait(lambda: f"The {name} process ended and is started" in (hub.folder / "err").read_text())
+    wait(lambda: hub.child(name) not in (before, None))
+
+    def answers() -> bool:
+        try:
+            return hub.http.get("/healthz").is_success
+        except httpx.TransportError:
+            return False
+
+    wait(answers, 20, "an answer")
+    hub.done(hub.convert("plain"))
+    assert (hub.end(signal.SIGTERM)[0], hub.left()) == (0, [])
+
+
+def test_what_keeps_ending_ends_the_hub_with_its_last_words(hub: Embedded) -> None:
+    hub.env["HUB_REDIS_URL"] = "nonsense://"
+    hub.folder.mkdir(exist_ok=True)
+    done = subprocess.run(
+        [*SLMHUB, "up"], env=hub.env, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-2].startswith("Error: The worker process")
+    assert str(hub.data / "logs") in done.stderr
+    assert "Traceback" not in done.stderr
+    assert hub.left() == []
+
+
+def test_a_second_start_is_quick_and_has_everything(hub: Embedded) -> None:
+    assert hub.command("plugins", "install", "echo").returncode == 0
+    hub.up()
+    hub.mirror()
+    made = hub.done(hub.convert("plain", "loud"))
+    files = [file["url"] for one in made["artefacts"] for file in one["files"]]
+    contents = [hub.http.get(url).content for url in files]
+    assert len(files) == 2
+    assert all(contents)
+    assert hub.end(signal.SIGTERM)[0] == 0
+
+    assert hub.up() < 10  # 5 s on a machine with nothing else to do
+    assert hub.job(made["id"]) == made
+    assert hub.http.get("/api/v1/models/org/model").json()["id"] == "org/model"
+    assert [hub.http.get(url).content for url in files] == contents
+    again = hub.convert("plain", "loud")
+    assert again["state"] == "done"
+    assert hub.end(signal.SIGTERM)[0] == 0
+
+
+def test_a_long_data_path(tmp_path: Path) -> None:
+    hub = Embedded(tmp_path / ("long" * 30))
+    try:
+        hub.up()
+        hub.mirror()  # through Redis, whose socket's path the kernel would not take there
+        redis = hub.child("redis")
+        assert redis is not None
+        # Redis puts its address into its title.
+        socket_path = next(
+            word for word in redis.environ()["HUB_REDIS_URL"].split("://") if "/" in word
+        )
+        assert not socket_path.startswith(str(hub.data))
+        assert (hub.end(signal.SIGTERM)[0], hub.left()) == (0, [])
+        assert not Path(socket_path).parent.exists()
+    finally:
+        hub.clean()
+
+
+def test_paths_are_those_of_the_callers_folder(hub: Embedded) -> None:
+    plugin = hub.folder / "mine" / "toy"
+    plugin.mkdir(parents=True)
+    (plugin / "plugin.toml").write_text("api = 1\n")
+    hub.env |= {"HUB_DATA": "data", "HUB_PLUGINS": "mine"}
+    hub.up()
+    shown = hub.http.get("/api/v1/plugins").json()["items"]
+    assert "toy" in {item["name"] for item in shown}
+    assert (hub.data / "hub.sqlite").exists()
+    assert (hub.end(signal.SIGTERM)[0], hub.left()) == (0, [])
+
+
+# -- refusals: one sentence, a next step, exit code 1
+
+
+def refused(env: dict[str, str]) -> str:
+    done = slmhub(env, "up")
+    assert (done.returncode, done.stdout) == (1, "")
+    sentence, hint = done.stderr.splitlines()
+    assert sentence.startswith("Error: ")
+    assert hint
+    return sentence
+
+
+def test_a_second_hub_on_the_same_folder(hub: Embedded) -> None:
+    hub.up()
+    assert hub.process is not None
+    other = Embedded(hub.folder)  # the same folder on another port
+    assert f"Another hub (process {hub.process.pid}) uses" in refused(other.env)
+    assert hub.http.get("/healthz").is_success
+    other.http.close()
+    assert hub.end(signal.SIGTERM)[0] == 0
+
+
+def test_a_port_in_use(hub: Embedded) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", hub.port))
+        taken.listen()
+        sentence = refused(hub.env)
+    assert f"The port {hub.port} on 127.0.0.1 cannot be used: Address already in use" in sentence
+    hub.up()  # the refusal left nothing locked
+    assert hub.end(signal.SIGTERM)[0] == 0
+
+
+def test_an_address_that_is_not_of_this_machine(tmp_path: Path) -> None:
+    env = environment(tmp_path / "data", HUB_HOST="192.0.2.1", HUB_ADMIN_TOKEN="t" * 32)
+    assert "192.0.2.1 cannot be used" in refused(env)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for data in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/hub")):
+        assert f"The data folder {data} cannot be written" in refused(environment(data))
+
+
+def test_without_an_admin_token_it_stays_at_home(tmp_path: Path) -> None:
+    env = environment(tmp_path / "data", HUB_HOST="127.0.0.2")
+    assert "no admin token is set" in refused(env)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_name_that_is_no_address(tmp_path: Path) -> None:
+    env = environment(tmp_path / "data", HUB_HOST="no host", HUB_ADMIN_TOKEN="t" * 32)
+    assert "cannot be used" in refused(env)
