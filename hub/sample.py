@@ -1,5 +1,7 @@
 """The first conversion, shown on the model that comes with the hub."""
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -29,8 +31,7 @@ def first_conversion(settings: Settings) -> None:
     """
     plugin = formats.get(settings, "gguf")
     if formats.state(settings, plugin).name != "ready":
-        argv = [sys.executable, "-m", "workers.plugins", "install", plugin.name]
-        subprocess.run(argv, check=True)
+        _install(plugin.name)
     folder = sample_folder()
     repo = f"{folder.parent.name}/{folder.name}"
     with Client(settings) as hub:
@@ -46,6 +47,24 @@ def first_conversion(settings: Settings) -> None:
         for file in artefact["files"]:
             if file["path"].endswith(".gguf"):
                 print(f"{artefact['variant']:8} {size(file['size']):>8}:  {file['url']}")
+
+
+def _install(name: str) -> None:
+    """Build a plugin's environment in a process of the workers, which ends with this one."""
+    argv = [sys.executable, "-m", "workers.plugins", "install", name]
+    with subprocess.Popen(argv, start_new_session=True) as process:
+        try:
+            code = process.wait()
+        except BaseException:
+            # It has started uv, which would go on alone.
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    if code:
+        raise HubError(
+            "install_failed",
+            f"The environment of the plugin {name} could not be built.",
+            f"The lines above say why; `slmhub plugins install {name}` tries again.",
+        )
 
 
 def _must_be_done(job: dict[str, object]) -> None:

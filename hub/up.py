@@ -183,23 +183,21 @@ def running(settings: Settings) -> Iterator[Callable[[], None]]:
     def on_signal(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt
 
-    previous = {
-        number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGHUP)
-    }
+    # SIGINT too: a shell without job control starts what runs in its background with it ignored.
+    numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+    previous = {number: signal.signal(number, on_signal) for number in numbers}
     try:
         for child in family:
             child.start()
         wait_until_ready(settings, family)
         yield lambda: _keep(family)
     finally:
-        for number in previous:
+        for number in numbers:
             signal.signal(number, signal.SIG_IGN)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
         stop(family)
         lock.close()
         for number, handler in previous.items():
             signal.signal(number, handler)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _keep(family: list[Child]) -> None:
