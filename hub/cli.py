@@ -77,7 +77,7 @@ def edge(commands: click.Group) -> None:
         cause = error.orig if isinstance(error, DBAPIError) else error
         complain(
             f"The database cannot be used: {str(cause).splitlines()[0]}.",
-            "Is HUB_DATA or HUB_DATABASE_URL right? `slmhub migrate` makes the tables of a new one.",
+            "Is HUB_DATA or HUB_DATABASE_URL right? `slmhub migrate` makes a new one's tables.",
             kind="database_away",
             json_=json_,
         )
