@@ -15,6 +15,7 @@ from hub.views import (
     events,
     figures,
     health,
+    hf_api,
     jobs,
     model,
     plugins,
@@ -53,6 +54,6 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
     problems.install(app)
     for api in (api_v1, events):
         app.register_api(api.blueprint)
-    for module in (health, auth, resolve, api_docs, *PAGES):
+    for module in (health, auth, resolve, hf_api, api_docs, *PAGES):
         app.register_blueprint(module.blueprint)
     return app

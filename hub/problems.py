@@ -1,8 +1,8 @@
 """The request's error edge: whatever a view raises becomes an answer here, and nowhere else.
 
 Pages get templates/error.html, the API an RFC 9457 problem document, downloads one line of text
-with the headers that Hugging Face's clients look for. What is not expected is logged under the
-request's id, and shown as that id alone.
+and Hugging Face's API its JSON, both with the headers that its clients look for. What is not
+expected is logged under the request's id, and shown as that id alone.
 """
 
 import logging
@@ -48,7 +48,9 @@ def respond(
 ) -> Response:
     """An error in the form that the request asks for."""
     if request.blueprint == "resolve":
-        response = _text(kind, message)
+        response = _coded(Response(f"{message}\n", mimetype="text/plain"), kind, message)
+    elif request.blueprint == "hf_api":
+        response = _coded(jsonify(error=message), kind, message)
     elif request.path.startswith("/api/") or _wants_json():
         response = _problem(status, title, kind, message, hint)
     else:
@@ -86,8 +88,8 @@ def _problem(status: int, title: str, kind: str, detail: str, hint: str) -> Resp
     return response
 
 
-def _text(kind: str, message: str) -> Response:
-    response = Response(f"{message}\n", mimetype="text/plain")
+def _coded(response: Response, kind: str, message: str) -> Response:
+    """Add the headers by which huggingface_hub tells errors apart."""
     code = _CODES.get(kind) or "".join(part.capitalize() for part in kind.split("_"))
     response.headers["X-Error-Code"] = code
     # Headers are one line of Latin-1, a message may quote anything.

@@ -391,6 +391,7 @@ _ORDERS: dict[str, tuple[ColumnElement[Any], bool]] = {
     "updated": (type_coerce(col(Repo.updated_at), Float), True),
     "name": (func.lower(col(Repo.name)), False),
     "parameters": (func.coalesce(col(Repo.parameters), -1), True),
+    "created": (type_coerce(col(Repo.created_at), Float), True),
 }
 
 
@@ -406,11 +407,13 @@ def listing(
     sort: str = "updated",
     cursor: str | None = None,
     limit: int = 50,
+    also: Iterable[ColumnElement[bool]] = (),
 ) -> tuple[list[Repo], str | None]:
     """A page of repos and the cursor of the next, None at the end.
 
-    `q`: words that all occur in the name, in any case. `sort`: updated and parameters (highest
-    first), name. Repos that appear meanwhile make no page skip or repeat one.
+    `q`: words that all occur in the name, in any case. `sort`: updated, parameters and created
+    (highest first), name. `also`: further conditions that must hold. Repos that appear meanwhile
+    make no page skip or repeat one.
     """
     if sort not in _ORDERS:
         raise InvalidRequest(
@@ -433,6 +436,7 @@ def listing(
     for column, value in wanted:
         if value is not None:
             query = query.where(column == value)
+    query = query.where(*also)
     if cursor is not None:
         position, last = read_cursor(cursor, sort, str if sort == "name" else float)
         beyond = key < position if descending else key > position

@@ -2,8 +2,8 @@
 
 A hub on loopback has one user, who needs no login. Any other refuses to start without an admin
 token, and there every request that changes something needs a token or a session made from one.
-Reading is open. Each view says with a decorator whether it `reads`, `writes` or `signs_in`; what
-says nothing is treated as a write.
+Reading is open. Each view says with a decorator whether it `reads`, `asks`, `writes` or `signs_in`;
+what says nothing is treated as a write.
 """
 
 import hashlib
@@ -58,6 +58,15 @@ class Caller:
 def reads(view: View) -> View:
     """Declare that a view changes nothing and takes safe methods only."""
     view.access = "reads"  # type: ignore[attr-defined]
+    return view
+
+
+def asks(view: View) -> View:
+    """Declare that a view changes nothing, though its question comes as the body of a POST.
+
+    It is as open as what `reads`: to anybody, and to the scripts of other sites.
+    """
+    view.access = "asks"  # type: ignore[attr-defined]
     return view
 
 
@@ -121,7 +130,7 @@ def install(app: Flask, settings: Settings) -> None:
         g.request_id = secrets.token_hex(8)
         if request.path not in _PROBES:
             _check_host(hosts)
-        if request.method not in SAFE_METHODS:
+        if request.method not in SAFE_METHODS and _access() != "asks":
             _check_origin(settings)
             _check_token()
 
@@ -227,8 +236,7 @@ def _check_origin(settings: Settings) -> None:
 
 def _check_token() -> None:
     """Refuse a change by somebody without a token, whatever the view says of itself."""
-    view = request.endpoint and _view(request.endpoint)
-    if view is None or getattr(view, "access", "writes") == "signs_in":
+    if _access() in (None, "signs_in"):
         return  # no such page, or the login itself
     if current_settings().loopback:
         return
@@ -247,8 +255,10 @@ def _check_token() -> None:
         )
 
 
-def _view(endpoint: str) -> Callable[..., Any] | None:
-    return current_app.view_functions.get(endpoint)
+def _access() -> str | None:
+    """What the view that is asked for says of itself; nothing where there is no such page."""
+    view = current_app.view_functions.get(request.endpoint or "")
+    return None if view is None else getattr(view, "access", "writes")
 
 
 def _add_headers(response: Response) -> Response:

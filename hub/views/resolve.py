@@ -2,9 +2,9 @@
 
 import re
 from pathlib import PurePosixPath
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
-from flask import Blueprint, Response, g, request
+from flask import Blueprint, Response, g
 from werkzeug.exceptions import NotFound as NoRoute
 
 from hub import repos
@@ -15,6 +15,7 @@ from hub.errors import NotFound, Unavailable
 from hub.models import Blob, Commit, File
 from hub.security import reads
 from hub.serving import send
+from hub.views import hf_wire
 from hub.web import current_settings
 
 blueprint = Blueprint("resolve", __name__)
@@ -27,30 +28,8 @@ _IMAGES = {
     "gif": "image/gif",
     "webp": "image/webp",
 }
-_EXPOSED = (
-    "X-Repo-Commit, X-Request-Id, X-Error-Code, X-Error-Message, X-Total-Count, ETag, Link, "
-    "Accept-Ranges, Content-Range, Content-Length, Content-Disposition, X-Linked-Size, "
-    "X-Linked-ETag, X-Xet-Hash"
-)
 
-
-@blueprint.after_request
-def _open_to_scripts(response: Response) -> Response:
-    """Let scripts of any page read files, errors included; no file may act on this origin."""
-    headers = response.headers
-    headers["Access-Control-Allow-Origin"] = "*"
-    headers["Access-Control-Expose-Headers"] = _EXPOSED
-    if request.method == "OPTIONS":
-        headers["Access-Control-Allow-Methods"] = "GET, HEAD, OPTIONS"
-        headers["Access-Control-Allow-Headers"] = (
-            "Authorization, Range, If-Range, If-None-Match, If-Match, X-HF-Download-Counter"
-        )
-        headers["Access-Control-Max-Age"] = "86400"
-    headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
-    headers["Cross-Origin-Resource-Policy"] = "cross-origin"
-    if "commit" in g:
-        headers["X-Repo-Commit"] = g.commit
-    return response
+blueprint.after_request(hf_wire.open_to_scripts)
 
 
 @blueprint.get("/<org>/<name>/resolve/<path:rest>")
@@ -58,7 +37,9 @@ def _open_to_scripts(response: Response) -> Response:
 def resolve(org: str, name: str, rest: str) -> Response:
     """Send one file of one revision."""
     settings = current_settings()
-    revision, path = _revision_and_path(rest)
+    revision, path = hf_wire.revision_and_path(rest, after="/resolve/")
+    if not path:
+        raise NoRoute
     file, commit = _find(settings, f"{org}/{name}", revision, path)
     store = BlobStore(settings.blobs)
     blob = store.path(file.sha256)
@@ -81,28 +62,6 @@ def without_organisation(name: str, rest: str) -> Response:  # noqa: ARG001
         f"There is no repo {name[:96]!r}: repos here are named organisation/name.",
         "Ask for it by its full name, as in openai-community/gpt2.",
     )
-
-
-def _revision_and_path(rest: str) -> tuple[str, str]:
-    """Split what follows `resolve/`. A revision with slashes arrives with them quoted.
-
-    The server has unquoted the path already, so the quoted form is looked up in the request line;
-    where the server does not hand it on, only the slashes of `refs/pr/1` are understood.
-    """
-    raw = request.environ.get("RAW_URI") or request.environ.get("REQUEST_URI") or ""
-    _, found, quoted = urlsplit(raw).path.partition("/resolve/")
-    if found and unquote(quoted) == rest:
-        first, _, last = quoted.partition("/")
-        first, last = unquote(first), unquote(last)
-    else:
-        first, _, last = rest.partition("/")
-    if first == "refs":
-        kind, _, last = last.partition("/")
-        number, _, last = last.partition("/")
-        first = f"refs/{kind}/{number}"
-    if not first or not last:
-        raise NoRoute
-    return first, last
 
 
 def _find(settings: Settings, name: str, revision: str, path: str) -> tuple[File, Commit]:

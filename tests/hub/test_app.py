@@ -75,6 +75,14 @@ def test_a_route_that_reads_takes_no_writes() -> None:
     assert len(security.undeclared(app)) == 1
 
 
+def test_a_question_by_post_is_told_from_a_page() -> None:
+    app = Flask(__name__, static_folder=None)
+    app.add_url_rule("/ask", "ask", security.asks(lambda: ""), methods=["POST"])
+    assert security.undeclared(app) == []
+    app.add_url_rule("/page", "page", security.asks(lambda: ""), methods=["GET"])
+    assert len(security.undeclared(app)) == 1
+
+
 def test_every_route_of_the_api_is_described(settings: Settings) -> None:
     app = create_app(settings)
     described = {
