@@ -65,6 +65,9 @@ def edge(commands: click.Group) -> None:
     except (click.Abort, KeyboardInterrupt):
         raise SystemExit(130) from None
     except ValidationError as error:
+        if error.title != Settings.__name__:  # something else was validated: our mistake
+            _unexpected(json_)
+            raise SystemExit(1) from None
         for problem in error.errors():
             name = "HUB_" + str(problem["loc"][0]).upper()
             message = f"The setting {name} is wrong: {problem['msg']}."
@@ -82,11 +85,16 @@ def edge(commands: click.Group) -> None:
             json_=json_,
         )
         raise SystemExit(1) from None
-    except Exception:
-        number = uuid.uuid4().hex[:8]
-        log.exception("error %s", number)
-        complain(f"Something went wrong inside the hub (error {number}).", "", json_=json_)
+    except Exception:  # noqa: BLE001 - the edge; it is logged there
+        _unexpected(json_)
         raise SystemExit(1) from None
+
+
+def _unexpected(json_: bool) -> None:
+    """Log the failure that is being handled, and show the number it is found under."""
+    number = uuid.uuid4().hex[:8]
+    log.exception("error %s", number)
+    complain(f"Something went wrong inside the hub (error {number}).", "", json_=json_)
 
 
 def _usage(error: click.ClickException) -> str:

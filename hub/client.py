@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from json import JSONDecodeError
 from typing import Any, Self
 
 import httpx
@@ -23,10 +24,14 @@ class Client:
         self.url = os.environ.get("HUB_URL", settings.base_url).rstrip("/")
         token = os.environ.get("HUB_TOKEN") or settings.admin_token.get_secret_value()
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        # trust_env=False: a proxy of the surroundings has no business between a hub and its tool.
-        self._http = httpx.Client(
-            base_url=f"{self.url}/api/v1", headers=headers, timeout=30, trust_env=False
-        )
+        try:
+            # trust_env=False: a proxy of the surroundings has no business between a hub and its
+            # tool.
+            self._http = httpx.Client(
+                base_url=f"{self.url}/api/v1", headers=headers, timeout=30, trust_env=False
+            )
+        except httpx.InvalidURL as error:
+            raise self._no_hub(error) from error
 
     def __enter__(self) -> Self:
         return self
@@ -39,16 +44,25 @@ class Client:
         try:
             answer = self._http.request(method, path, **keywords)
         except httpx.TransportError as error:
-            raise Unavailable(
-                "no_hub",
-                f"No hub answers at {self.url} ({error}).",
-                "Start one with `slmhub up`, or name another in HUB_URL.",
-            ) from error
-        if answer.is_success:
-            return (
-                answer.json() if "json" in answer.headers.get("content-type", "") else answer.text
-            )
-        raise _refusal(answer)
+            raise self._no_hub(error) from error
+        try:
+            if not answer.is_success:
+                raise _refusal(answer)
+            kind = answer.headers.get("content-type", "").partition(";")[0]
+            if kind == "text/plain":
+                return answer.text
+            if kind == "application/json":
+                return answer.json()
+        except JSONDecodeError as error:
+            raise _stranger(answer) from error
+        raise _stranger(answer)
+
+    def _no_hub(self, error: Exception) -> Unavailable:
+        return Unavailable(
+            "no_hub",
+            f"No hub answers at {self.url} ({error}).",
+            "Start one with `slmhub up`, or name another in HUB_URL.",
+        )
 
     def items(self, path: str, **params: Any) -> Iterator[dict[str, Any]]:
         """Every item of a list, page after page."""
@@ -71,8 +85,13 @@ def _refusal(answer: httpx.Response) -> Refused:
             problem.get("detail") or problem.get("title", ""),
             problem.get("hint", ""),
         )
+    return _stranger(answer)
+
+
+def _stranger(answer: httpx.Response) -> Refused:
+    """For an answer that no hub gives: that of a proxy, or of something else at this address."""
     return Refused(
         "unexpected_answer",
-        f"The address answered {answer.status_code} and no problem document.",
+        f"The address answered {answer.status_code}, but not as a hub does.",
         "Is HUB_URL the address of an SLM Hub?",
     )

@@ -92,6 +92,15 @@ class Settings(BaseSettings):
     def _all_absolute(cls, value: list[Path]) -> list[Path]:
         return [folder.expanduser().resolve() for folder in value]
 
+    @field_validator("database_url", mode="after")
+    @classmethod
+    def _known_database(cls, value: str) -> str:
+        kind = value.partition(":")[0]
+        if value and kind not in ("sqlite", "postgres", "postgresql", "postgresql+psycopg"):
+            # Without the value: it may hold a password.
+            raise ValueError("it begins with neither sqlite: nor postgresql:")
+        return value
+
     @property
     def database(self) -> str:
         """The SQLAlchemy URL of the database."""

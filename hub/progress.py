@@ -23,11 +23,12 @@ def bar(title: str) -> Iterator[Report]:
         yield _lines(title)
         return
     columns = (
-        TextColumn("{task.description}"),
+        # No markup: what is shown comes from tools, and may have brackets.
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
-        TextColumn("[dim]{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", style="dim", markup=False),
     )
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(title, total=None, note="")
