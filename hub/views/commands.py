@@ -26,7 +26,8 @@ def commands(settings_url: str, fmt: Format | None, artefact: Artefact) -> list[
         Command(
             "Hugging Face client",
             f"HF_ENDPOINT={shell(settings_url)} hf download {shell(artefact.repo)} "
-            + " ".join(map(shell, paths)),
+            # Into this folder, where the commands after it look for the file.
+            + " ".join([*map(shell, paths), "--local-dir ."]),
         )
     )
     for run in fmt.run if fmt else []:

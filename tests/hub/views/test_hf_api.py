@@ -2,24 +2,29 @@
 
 import hashlib
 import os
+import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from flask.testing import FlaskClient
 from published import publish
 from pydantic import SecretStr
 from servers import gunicorn
 
-from hub import db, tokens
+from hub import db, repos, tokens
 from hub.app import create_app
 from hub.blobs import BlobStore, git_sha1, lfs_pointer, lfs_pointer_sha1
 from hub.config import ROOT, Settings
 from hub.facts import facts
+from hub.models import Artefact
 from hub.safetensors import read_header
+from hub.views.commands import commands
 
 WEIGHTS = b"weights" * 100
 FILES = {
@@ -175,8 +180,6 @@ def test_names_of_commits_are_listed_by_kind(client: FlaskClient, commit: str) -
 def test_commits_are_listed_back_to_the_first(client: FlaskClient, settings: Settings) -> None:
     first = publish(settings, "hub/x", {"a": b"1"}, kind="derived")
     with db.writing(settings.database) as session:
-        from hub import repos
-
         entry = repos.Entry("a", *_stored(settings, b"2"))
         for sha, parent in (("2" * 40, first), ("3" * 40, "2" * 40)):
             repos.add_commit(
@@ -345,6 +348,7 @@ def test_pages_of_a_list_are_linked_by_whole_addresses(sort: str, catalogue: Fla
 
 SAMPLE = ROOT / "samples" / "slmhub" / "stdlib-llama-3m"
 GGUF = b"GGUF" + bytes(2000)
+NAME = "x-Q8_0.gguf"
 
 
 @pytest.fixture(scope="module")
@@ -360,9 +364,9 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     publish(
         settings,
         "hub/slmhub_sample-GGUF",
-        {"README.md": b"# x\n", "x-Q4_K_M.gguf": GGUF, "x-Q8_0.gguf": GGUF * 2},
+        {"README.md": b"# x\n", "x-Q4_K_M.gguf": GGUF, NAME: GGUF * 2},
         kind="derived",
-        large=["x-Q4_K_M.gguf", "x-Q8_0.gguf"],
+        large=["x-Q4_K_M.gguf", NAME],
         source="slmhub/sample",
         plugin="gguf",
     )
@@ -418,26 +422,45 @@ def test_huggingface_hub_finds_its_way(endpoint: str) -> None:
     api.auth_check(repo)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("repo", "arguments", "files"),
-    [
-        ("slmhub/sample", [], {path.name for path in SAMPLE.iterdir()}),
-        ("hub/slmhub_sample-GGUF", ["x-Q8_0.gguf"], {"x-Q8_0.gguf"}),
-        ("hub/slmhub_sample-GGUF", ["--include", "*Q4*"], {"x-Q4_K_M.gguf"}),
-    ],
-)
-def test_hf_downloads_what_the_pages_tell_it_to(
-    repo: str, arguments: list[str], files: set[str], endpoint: str, tmp_path: Path
-) -> None:
+@pytest.fixture
+def shell(endpoint: str, tmp_path: Path) -> Callable[[str], str]:
+    """Run a command as somebody pastes it, in an empty folder, and return what it printed."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    env |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
-    hf = Path(sys.executable).with_name("hf")
-    for target in (["--local-dir", str(tmp_path / "here")], []):
-        subprocess.run([hf, "download", repo, *arguments, *target], env=env, check=True, timeout=60)
-    here = {path.name for path in (tmp_path / "here").iterdir() if path.is_file()}
-    [snapshot] = (tmp_path / "home" / "hub").glob("models--*/snapshots/*")
-    assert here == {path.name for path in snapshot.iterdir()} == files
-    verify = [hf, "cache", "verify", repo, "--revision", snapshot.name]
-    done = subprocess.run(verify, env=env, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stdout + done.stderr
+    env["HF_HOME"] = str(tmp_path / "home")
+    env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
+    here = tmp_path / "here"
+    here.mkdir()
+
+    def run(command: str) -> str:
+        done = subprocess.run(
+            ["sh", "-c", command], env=env, cwd=here, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.mark.slow
+def test_the_page_of_a_model_tells_how_to_download_it(
+    endpoint: str, shell: Callable[[str], str], tmp_path: Path
+) -> None:
+    page = httpx.get(f"{endpoint}/slmhub/sample", trust_env=False).text
+    [command] = re.findall(r"<code>(HF_ENDPOINT=[^<]* hf download [^<]*)</code>", page)
+    shell(command)
+    [snapshot] = (tmp_path / "home" / "hub").glob("models--slmhub--sample/snapshots/*")
+    assert {path.name for path in snapshot.iterdir()} == {path.name for path in SAMPLE.iterdir()}
+    shell(f"HF_ENDPOINT={endpoint} hf cache verify slmhub/sample --revision {snapshot.name}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("title", ["curl", "Hugging Face client"])
+def test_the_commands_of_an_artefact_put_it_where_they_run(
+    title: str, endpoint: str, shell: Callable[[str], str], tmp_path: Path
+) -> None:
+    if title == "curl" and shutil.which("curl") is None:
+        pytest.skip("there is no curl on this machine")
+    artefact = Artefact(repo="hub/slmhub_sample-GGUF", variant="Q8_0", files=[{"path": NAME}])
+    [command] = [one.text for one in commands(endpoint, None, artefact) if one.title == title]
+    shell(command)
+    assert (tmp_path / "here" / NAME).read_bytes() == GGUF * 2
