@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
-from embedded import SLMHUB, Embedded, environment, slmhub
+from embedded import SLMHUB, Embedded, environment, slmhub, using
 from workbench import wait
 
 from hub import db
@@ -74,6 +75,23 @@ def test_a_signal_in_the_middle_of_a_conversion(
     ended = hub.done(converting)
     assert [one["variant"] for one in ended["artefacts"]] == ["plain"]
     assert hub.end(signal.SIGTERM)[0] == 0
+
+
+def test_a_signal_in_the_middle_of_an_installation(hub: Embedded) -> None:
+    out = hub.folder / "out"
+    with out.open("wb") as log:
+        hub.process = psutil.Popen(
+            [*SLMHUB, "up", "--sample"], cwd=hub.folder, env=hub.env, stdout=log, stderr=log
+        )
+
+    def installing() -> bool:
+        return any({"uv", "pip"} <= {Path(w).name for w in p.cmdline()} for p in using(hub.data))
+
+    wait(installing, 40, "uv at work")
+    code, seconds = hub.end(signal.SIGTERM)
+    assert (code, hub.left()) == (0, [])
+    assert seconds < LIMIT
+    assert "Traceback" not in out.read_text()
 
 
 def test_nothing_survives_a_killed_supervisor(hub: Embedded, converting: dict[str, object]) -> None:
