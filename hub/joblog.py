@@ -4,6 +4,7 @@ The beginning and the end are kept, because the first says what was tried and th
 wrong. Secrets of the hub's settings are blotted out before a byte is written.
 """
 
+import errno
 import re
 import threading
 from pathlib import Path
@@ -82,13 +83,17 @@ class JobLog:
             return
         for secret in self._secrets:
             data = data.replace(secret, b"***")
-        self._file.write(_TOKEN.sub(b"hf_***", data))
-        if self._file.tell() > LIMIT:
-            self._shorten()
+        try:
+            self._file.write(_TOKEN.sub(b"hf_***", data))
+            if self._file.tell() > LIMIT:
+                self._shorten()
+        except OSError as error:
+            # A full disk is told by the job's own failure: writing that down must not fail as well.
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
 
     def _shorten(self) -> None:
         """Leave out the middle; the shorter file takes the place of the longer as a whole."""
-        self._file.close()
         whole = self.path.read_bytes()
         head, gap, rest = whole[:HEAD], 0, whole[HEAD:]
         if earlier := _GAP.match(rest):
@@ -97,6 +102,7 @@ class JobLog:
         short = self.path.with_suffix(".short")
         short.write_bytes(head + b"\n[%d bytes left out]\n" % (gap + dropped) + rest[dropped:])
         short.replace(self.path)
+        self._file.close()
         self._file = self.path.open("ab", buffering=0)
 
 

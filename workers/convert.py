@@ -39,6 +39,14 @@ def run(settings: Settings, held: Holding, folder: Path, joblog: JobLog) -> None
             for name in request["variants"]
         }
         there = artefacts.published(session, keys.values())
+    if keys != request["keys"]:
+        # What it would make now is not what was asked for, nor found again as this job's artefacts.
+        raise Conflict(
+            "plugin_changed",
+            f"The plugin {fmt.name} was changed after this was requested: it is {fmt.version}, "
+            f"with the pins {fmt.lock_digest[:16]} now.",
+            "Request it again.",
+        )
     missing = [name for name in request["variants"] if keys[name] not in there]
     for name in request["variants"]:
         if name not in missing:

@@ -36,7 +36,6 @@ def run(settings: Settings, job_id: int, worker: str) -> None:
     try:
         with JobLog(settings, job_id) as joblog, Holding(settings, claim) as held:
             joblog.say(f"attempt {claim.attempt} by worker {worker}")
-            folder.mkdir(parents=True)
             _end(settings, held, joblog, _outcome(settings, held, folder, joblog))
     except LostLease:
         log.warning("job %d was taken back meanwhile; nothing of this attempt counts", job_id)
@@ -54,6 +53,7 @@ def _outcome(settings: Settings, held: Holding, folder: Path, joblog: JobLog) ->
     """Do the work: its result, or what ended it."""
     claim = held.claim
     try:
+        folder.mkdir(parents=True)
         return KINDS[claim.kind](settings, held, folder, joblog)
     except (HubError, Cancelled) as error:
         return error

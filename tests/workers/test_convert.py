@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from published import publish
 
-from hub import db, joblog, jobs, repos, requests
+from hub import db, formats, joblog, jobs, repos, requests
 from hub.blobs import BlobStore
 from hub.config import Settings
 from hub.errors import NotFound, Unprocessable
@@ -102,6 +102,25 @@ def test_variants_that_were_finished_before_a_failure_stay(hub: Settings) -> Non
     with db.reading(hub.database) as session:
         made = jobs.describe(session, hub, found)["artefacts"]
     assert [one["variant"] for one in made] == ["plain"]
+
+
+def test_a_plugin_that_changed_meanwhile_makes_nothing_else(
+    hub: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = requests.request_conversion(hub, "org/model", "main", "echo", ["plain"], {})
+    read = formats.get
+
+    def newer(settings: Settings, name: str) -> Format:
+        return read(settings, name).model_copy(update={"version": "99"})
+
+    monkeypatch.setattr(formats, "get", newer)
+    tasks.run(hub, job.id or 0, "w")
+    with db.reading(hub.database) as session:
+        found = jobs.get(session, job.id or 0)
+    assert (found.state, found.error_kind) == ("failed", "plugin_changed")
+    assert "99" in (found.error_message or "")
+    again = requests.request_conversion(hub, "org/model", "main", "echo", ["plain"], {})
+    assert (again.state, again.id != found.id) == ("queued", True)
 
 
 def test_a_cancelled_conversion_ends(hub: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,32 @@ def test_a_full_disk_is_told(quick: Settings, monkeypatch: pytest.MonkeyPatch) -
     assert (found.error_kind, "MB are left" in (found.error_message or "")) == ("disk_full", True)
 
 
+def test_a_log_that_finds_no_space_hides_no_end(
+    quick: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(*arguments: object) -> None:
+        log = arguments[3]
+        assert isinstance(log, JobLog)
+        log.say("nobody will read this")
+        raise Unprocessable("bad_model", "Cause.", "Hint.")
+
+    monkeypatch.setitem(tasks.KINDS, "convert", work)
+    job_id = submit(quick)
+    quick.logs.mkdir(exist_ok=True)
+    (quick.logs / f"{job_id}.log").symlink_to("/dev/full")
+    tasks.run(quick, job_id, "w")
+    found = row(quick, job_id)
+    assert (found.state, found.error_kind) == ("failed", "bad_model")
+
+
+def test_an_attempt_without_a_folder_ends(quick: Settings) -> None:
+    quick.scratch.write_text("in the way")
+    job_id = submit(quick)
+    tasks.run(quick, job_id, "w")
+    found = row(quick, job_id)
+    assert (found.state, found.error_kind) == ("failed", "internal")
+
+
 def test_cancelling(quick: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     def work(settings: Settings, held: Holding, *_: object) -> None:
         jobs.cancel(settings, held.claim.id)
