@@ -6,6 +6,7 @@ only wakes a worker up early.
 
 import json
 import logging
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -145,16 +146,15 @@ def cancel(settings: Settings, job_id: int) -> Job:
     return job
 
 
-def position(session: Session, job: Job) -> int | None:
-    """The place of a queued job in the queue, from 1; None when it is not waiting."""
-    if job.state != JobState.QUEUED:
-        return None
-    before = session.exec(
-        select(func.count())
-        .select_from(Job)
-        .where(col(Job.state) == JobState.QUEUED, col(Job.id) < job.id)
-    ).one()
-    return before + 1
+def positions(session: Session, rows: Sequence[Job]) -> dict[int, int]:
+    """The places in the queue, from 1, of those of the jobs that wait, by their numbers."""
+    waiting = [job.id for job in rows if job.state == JobState.QUEUED]
+    if not waiting:
+        return {}
+    place = func.row_number().over(order_by=col(Job.id)).label("place")
+    queue = select(col(Job.id), place).where(col(Job.state) == JobState.QUEUED).subquery()
+    found = session.exec(select(queue.c.id, queue.c.place).where(queue.c.id.in_(waiting)))
+    return dict(found.all())
 
 
 def log_path(settings: Settings, job_id: int) -> Path:
@@ -164,23 +164,54 @@ def log_path(settings: Settings, job_id: int) -> Path:
 
 def artefacts(session: Session, job: Job) -> list[Artefact]:
     """What a job asked for and is there by now, in the order of its variants."""
-    keys: dict[str, str] = job.request.get("keys", {})
+    found = _artefacts(session, [job])
+    return [found[key] for key in _keys(job) if key in found]
+
+
+def _artefacts(session: Session, rows: Sequence[Job]) -> dict[str, Artefact]:
+    """What any of the jobs asked for and is there by now, by key."""
+    keys = {key for job in rows for key in _keys(job)}
     if not keys:
-        return []
-    rows = session.exec(select(Artefact).where(col(Artefact.key).in_(keys.values())))
-    found = {row.key: row for row in rows}
-    return [found[key] for key in keys.values() if key in found]
+        return {}
+    found = session.exec(select(Artefact).where(col(Artefact.key).in_(keys)))
+    return {row.key: row for row in found}
+
+
+def _keys(job: Job) -> list[str]:
+    """The artefact keys of a conversion, in the order of its variants."""
+    return list(job.request.get("keys", {}).values())
 
 
 def describe(session: Session, settings: Settings, job: Job) -> dict[str, Any]:
     """The job as the REST API shows it. Sizes in bytes, times in seconds since 1970."""
+    return describe_all(session, settings, [job])[0]
+
+
+def describe_all(session: Session, settings: Settings, rows: Sequence[Job]) -> list[dict[str, Any]]:
+    """Jobs as the REST API shows them, with two queries however many there are."""
+    places = positions(session, rows)
+    made = _artefacts(session, rows)
+    return [
+        _document(
+            settings,
+            job,
+            places.get(job.id or 0),
+            [made[key] for key in _keys(job) if key in made],
+        )
+        for job in rows
+    ]
+
+
+def _document(
+    settings: Settings, job: Job, position: int | None, made: Sequence[Artefact]
+) -> dict[str, Any]:
     return {
         "id": job.id,
         "kind": job.kind,
         "state": str(job.state),
         "progress": job.progress,
         "message": job.message,
-        "position": position(session, job),
+        "position": position,
         "error": {
             "kind": job.error_kind,
             "message": job.error_message or "",
@@ -188,7 +219,7 @@ def describe(session: Session, settings: Settings, job: Job) -> dict[str, Any]:
         }
         if job.error_kind
         else None,
-        "artefacts": [describe_artefact(settings, row) for row in artefacts(session, job)],
+        "artefacts": [describe_artefact(settings, row) for row in made],
         "repo": job.repo,
         "revision": job.revision,
         "commit": job.commit,
@@ -209,6 +240,7 @@ def describe_artefact(settings: Settings, artefact: Artefact) -> dict[str, Any]:
         "variant": artefact.variant,
         "repo": artefact.repo,
         "commit": artefact.commit,
+        "sandbox": artefact.sandbox,
         "files": [
             {
                 "path": file["path"],

@@ -72,6 +72,7 @@ class Artefact(BaseModel):
     variant: str
     repo: str = Field(description="The derived repo it was published in")
     commit: str
+    sandbox: str = Field(description="The isolation it was made in: strict or weak")
     files: list[ArtefactFile]
 
 

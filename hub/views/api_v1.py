@@ -127,7 +127,7 @@ def list_jobs(query: JobQuery) -> Response:
             cursor=query.cursor or None,
             limit=query.limit,
         )
-        items = [jobs.describe(session, settings, row) for row in rows]
+        items = jobs.describe_all(session, settings, rows)
     return jsonify(items=items, next=following)
 
 

@@ -28,7 +28,7 @@ def index() -> str:
     cursor = request.args.get("cursor") or None
     with db.reading(settings.database) as session:
         rows, following = jobs.listing(session, state=state, repo=repo, cursor=cursor, limit=PAGE)
-        described = [(row, jobs.describe(session, settings, row)) for row in rows]
+        described = list(zip(rows, jobs.describe_all(session, settings, rows), strict=True))
         counts = catalogue.state_counts(session)
     counts["active"] = sum(counts.get(name, 0) for name in ACTIVE)
     return render_template(

@@ -5,6 +5,7 @@ import threading
 import time
 
 import pytest
+from sqlalchemy import event
 
 from hub import db, jobs, leases
 from hub.config import Settings
@@ -83,8 +84,25 @@ def test_positions_follow_the_queue(either: Settings) -> None:
     leases.claim(either, rows[0].id or 0, "w")
     jobs.cancel(either, rows[2].id or 0)
     with db.reading(either.database) as session:
-        places = [jobs.position(session, jobs.get(session, row.id or 0)) for row in rows]
-    assert places == [None, 1, None, 2]
+        places = jobs.positions(session, [jobs.get(session, row.id or 0) for row in rows])
+        assert jobs.positions(session, []) == {}
+    assert places == {rows[1].id: 1, rows[3].id: 2}
+
+
+def test_a_page_of_jobs_takes_as_many_queries_as_one(either: Settings) -> None:
+    for number in range(5):
+        submit(either, str(number), request={"keys": {"Q8_0": f"key {number}"}})
+    asked: list[str] = []
+
+    def note(*arguments: object) -> None:
+        asked.append(str(arguments[2]).strip())
+
+    event.listen(db.engine(either.database), "before_cursor_execute", note)
+    with db.reading(either.database) as session:
+        shown = jobs.describe_all(session, either, jobs.listing(session)[0])
+    event.remove(db.engine(either.database), "before_cursor_execute", note)
+    assert [job["position"] for job in shown] == [5, 4, 3, 2, 1]
+    assert len([text for text in asked if text.startswith("SELECT")]) == 3, asked
 
 
 def test_listing_pages_and_filters(either: Settings) -> None:
