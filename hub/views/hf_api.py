@@ -26,6 +26,10 @@ blueprint.after_request(hf_wire.open_to_scripts)
 
 PAGE = 100
 """Models of a list's page where the client does not say how many."""
+FIELDS = 40
+"""The most that a list is asked for at once: parameters of the query, and tags in it."""
+LENGTH = 255
+"""The longest of them, in characters."""
 
 _ORDERS = {
     "lastModified": "updated",
@@ -44,6 +48,7 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 def list_models() -> Response:
     """List models, mirrored and derived; the header `Link` leads to the next page."""
     settings = current_settings()
+    _check_query()
     sort = request.args.get("sort", "lastModified")
     if sort not in _ORDERS:
         raise InvalidRequest(
@@ -236,6 +241,20 @@ def _asked_paths() -> tuple[list[str], bool]:
     return paths, _true(body.get("expand"))
 
 
+def _check_query() -> None:
+    """Refuse what would make the database work for long, or what PostgreSQL keeps in no text."""
+    asked = [value for _, value in request.args.items(multi=True)]
+    tags = ",".join(request.args.getlist("filter")).split(",")
+    if len(asked) > FIELDS or len(tags) > FIELDS or any(len(text) > LENGTH for text in asked):
+        raise InvalidRequest(
+            "query_too_long",
+            f"More is asked for than {FIELDS} things of {LENGTH} characters each.",
+            "Ask for less at once.",
+        )
+    if any("\0" in text for text in asked):
+        raise InvalidRequest("invalid_request", "The query has a NUL character.", "Leave it out.")
+
+
 def _conditions() -> Iterator[ColumnElement[bool]]:
     """What the query of a list asks for, beside words of the name."""
     if author := request.args.get("author"):
@@ -247,7 +266,7 @@ def _conditions() -> Iterator[ColumnElement[bool]]:
     for tags in request.args.getlist("filter"):
         for tag in filter(None, tags.split(",")):
             yield _tagged(tag)
-    for bounds in request.args.getlist("num_parameters"):
+    if bounds := request.args.get("num_parameters"):
         yield from _bounds(bounds)
 
 
