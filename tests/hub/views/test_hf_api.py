@@ -204,39 +204,36 @@ def _stored(settings: Settings, data: bytes) -> tuple[str, int, str]:
     return stored.sha256, stored.size, stored.git_sha1
 
 
-@pytest.mark.parametrize(
-    ("path", "status", "code"),
-    [
-        ("/api/models/org/other", 404, "RepoNotFound"),
-        ("/api/models/gpt2", 404, "RepoNotFound"),
-        ("/api/models/gpt2/revision/main", 404, "RepoNotFound"),
-        ("/api/models/org/other/tree/main", 404, "RepoNotFound"),
-        ("/api/models/org/other/refs", 404, "RepoNotFound"),
-        ("/api/models/org/other/auth-check", 404, "RepoNotFound"),
-        (f"{MODEL}/revision/v9", 404, "RevisionNotFound"),
-        (f"{MODEL}/tree/v9", 404, "RevisionNotFound"),
-        (f"{MODEL}/commits/v9", 404, "RevisionNotFound"),
-        (f"{MODEL}/tree/main/../x", 400, "BadPath"),
-        ("/api/models/org/mod--el", 400, "BadRepoName"),
-        ("/api/models?sort=beauty", 400, "BadSort"),
-        ("/api/models?cursor=x", 400, "BadCursor"),
-        ("/api/models?num_parameters=many", 400, "BadNumParameters"),
-        ("/api/models?filter=%00", 400, "InvalidRequest"),
-        (f"/api/models?filter={'a,' * 100}", 400, "QueryTooLong"),
-        (f"/api/models?search={'a+' * 1000}", 400, "QueryTooLong"),
-        (f"/api/models?{'filter=a&' * 100}", 400, "QueryTooLong"),
-    ],
-)
-def test_errors_are_told_as_clients_expect(
-    path: str, status: int, code: str, client: FlaskClient
-) -> None:
-    answer = client.get(path)
-    assert answer.status_code == status
-    assert answer.headers["X-Error-Code"] == code
-    assert answer.headers["X-Error-Message"]
-    assert answer.get_json()["error"]
-    assert answer.headers["Access-Control-Allow-Origin"] == "*"
-    assert "X-Repo-Commit" not in answer.headers
+ERRORS = [
+    ("/api/models/org/other", 404, "RepoNotFound"),
+    ("/api/models/gpt2", 404, "RepoNotFound"),
+    ("/api/models/gpt2/revision/main", 404, "RepoNotFound"),
+    ("/api/models/org/other/tree/main", 404, "RepoNotFound"),
+    ("/api/models/org/other/refs", 404, "RepoNotFound"),
+    ("/api/models/org/other/auth-check", 404, "RepoNotFound"),
+    (f"{MODEL}/revision/v9", 404, "RevisionNotFound"),
+    (f"{MODEL}/tree/v9", 404, "RevisionNotFound"),
+    (f"{MODEL}/commits/v9", 404, "RevisionNotFound"),
+    (f"{MODEL}/tree/main/../x", 400, "BadPath"),
+    ("/api/models/org/mod--el", 400, "BadRepoName"),
+    ("/api/models?sort=beauty", 400, "BadSort"),
+    ("/api/models?cursor=x", 400, "BadCursor"),
+    ("/api/models?num_parameters=many", 400, "BadNumParameters"),
+    ("/api/models?filter=%00", 400, "InvalidRequest"),
+    (f"/api/models?filter={'a,' * 100}", 400, "QueryTooLong"),
+    (f"/api/models?search={'a+' * 1000}", 400, "QueryTooLong"),
+    (f"/api/models?{'filter=a&' * 100}", 400, "QueryTooLong"),
+]
+
+
+def test_errors_are_told_as_clients_expect(client: FlaskClient) -> None:
+    for path, status, code in ERRORS:
+        answer = client.get(path)
+        assert (answer.status_code, answer.headers["X-Error-Code"]) == (status, code), path
+        assert answer.headers["X-Error-Message"]
+        assert answer.get_json()["error"]
+        assert answer.headers["Access-Control-Allow-Origin"] == "*"
+        assert "X-Repo-Commit" not in answer.headers
 
 
 def test_no_answer_names_xet(client: FlaskClient) -> None:
