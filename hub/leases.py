@@ -298,6 +298,17 @@ def queued(settings: Settings) -> int:
         ).one()
 
 
+def held(settings: Settings, worker: str) -> int:
+    """How many jobs the slots of a worker hold."""
+    mine = (
+        select(func.count())
+        .select_from(Job)
+        .where(col(Job.worker) == worker, col(Job.state).in_(HELD))
+    )
+    with db.reading(settings.database) as session:
+        return session.exec(mine).one()
+
+
 def _ids(session: Session, condition: Any) -> list[int]:
     ids = session.exec(
         select(Job.id).where(col(Job.state) == JobState.QUEUED, condition).order_by(col(Job.id))

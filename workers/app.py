@@ -4,6 +4,7 @@ Messages are acknowledged before the work begins, and taken only when a slot is 
 asked how long a job may take. What protects a job is its lease in the database (hub/leases.py).
 """
 
+import faulthandler
 import logging
 import os
 import signal
@@ -13,17 +14,20 @@ from typing import Any
 from billiard import active_children
 from celery import Celery
 from celery import signals as events
+from celery.worker import state
 
-from hub import db, queue
+from hub import queue
 from hub.config import Settings
 from workers import tasks
 from workers.reconciler import Reconciler
+from workers.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
 
 def make(settings: Settings) -> Celery:
     """The application, with the one task that it has."""
+    worker = worker_name()
     app = queue.celery(settings.redis, socket_timeout=30, socket_connect_timeout=5)
     app.conf.update(
         worker_concurrency=settings.slots,
@@ -48,7 +52,7 @@ def make(settings: Settings) -> Celery:
         # because Celery's pool sets its own handler after every hook that it offers.
         before = signal.signal(signal.SIGTERM, tasks.stop)
         try:
-            tasks.run(settings, job_id, worker_name())
+            tasks.run(settings, job_id, worker)
         finally:
             signal.signal(signal.SIGTERM, before)
 
@@ -57,7 +61,7 @@ def make(settings: Settings) -> Celery:
 
 
 def worker_name() -> str:
-    """This process, as job rows name it: pid@host."""
+    """The worker whose parent process this is, as job rows and logs name it: pid@host."""
     return f"{os.getpid()}@{socket.gethostname()}"
 
 
@@ -66,12 +70,12 @@ def main(settings: Settings) -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    # `kill -USR2` on a worker or a slot writes what each of its threads is doing into the log. A
+    # handler in C: it answers where Python waits for a lock for ever.
+    faulthandler.register(signal.SIGUSR2)
     app = make(settings)
-    reconciler = Reconciler(settings)
-
-    def _in_slot(**_: Any) -> None:
-        # Connections of the parent must not be used, nor closed, by its children.
-        db.engine(settings.database).dispose(close=False)
+    watchdog = Watchdog(settings, worker_name(), lambda: state.all_total_count[0])
+    reconciler = Reconciler(settings, watchdog)
 
     def _ready(**_: Any) -> None:
         reconciler.start()
@@ -82,11 +86,10 @@ def main(settings: Settings) -> int:
             if child.pid is not None:
                 os.kill(child.pid, signal.SIGTERM)
 
-    events.worker_process_init.connect(_in_slot, weak=False)
     events.worker_ready.connect(_ready, weak=False)
     events.worker_shutting_down.connect(_stopping, weak=False)
     worker = app.Worker(
-        hostname=f"{os.getpid()}@{socket.gethostname()}",
+        hostname=worker_name(),
         pool_cls="prefork",
         loglevel="INFO",
         without_gossip=True,
@@ -96,4 +99,4 @@ def main(settings: Settings) -> int:
     )
     worker.start()
     reconciler.stop()
-    return int(worker.exitcode or 0)
+    return int(worker.exitcode or watchdog.stalled)

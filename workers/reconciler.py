@@ -3,7 +3,7 @@
 Each worker runs one in a thread; any number of them agree, because the database decides. Every
 second it rings for jobs for which nobody did yet (Redis was away, or the process that accepted them
 died). Every `settings.reconcile` seconds it takes back the jobs of lost workers, rings again for
-those that were not heard, and removes what lost workers left on the disk.
+those that were not heard, removes what lost workers left on the disk, and asks the watchdog.
 """
 
 import logging
@@ -11,9 +11,10 @@ import os
 import threading
 import time
 
-from hub import jobs, leases, queue
+from hub import db, jobs, leases, queue
 from hub.config import Settings
 from workers import scratch
+from workers.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +24,9 @@ RELAY = 1.0
 class Reconciler:
     """Looks after lost messages and lost workers, in a thread of its own."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, watchdog: Watchdog | None = None) -> None:
         self.settings = settings
+        self._watchdog = watchdog
         self._between_ticks = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
         self._stopped = False
@@ -35,15 +37,22 @@ class Reconciler:
         """Start the thread; a second call is nothing."""
         if self._thread.ident is not None:
             return
-        # A slot that died is replaced by a fork of this process. A fork in the middle of a tick
-        # would copy the database library's locks as they are, held, and the new slot would wait
-        # for them for ever.
         os.register_at_fork(
-            before=self._between_ticks.acquire,
+            before=self._before_fork,
             after_in_parent=self._between_ticks.release,
             after_in_child=self._between_ticks.release,
         )
         self._thread.start()
+
+    def _before_fork(self) -> None:
+        """Leave nothing of the database for a child to inherit.
+
+        A slot that died is replaced by a fork of this process. In the middle of a tick it would
+        copy locks as they are, held, and wait for them for ever; and SQLite takes an inherited
+        connection's file locks for the child's own, which they are not.
+        """
+        self._between_ticks.acquire()
+        db.engine(self.settings.database).dispose()
 
     def stop(self) -> None:
         """Let the thread end; safe inside a signal handler, so it is not waited for."""
@@ -53,6 +62,8 @@ class Reconciler:
         while not self._stopped:
             with self._between_ticks:
                 self.tick()
+            if self._watchdog and self._watchdog.stalled and not self._stopped:
+                self._watchdog.end()
             time.sleep(min(RELAY, self.settings.reconcile))
 
     def tick(self) -> None:
@@ -73,7 +84,7 @@ class Reconciler:
             log.exception("the reconciler failed")
 
     def look(self) -> None:
-        """Take back lost jobs, ring for unheard ones, sweep up."""
+        """Take back lost jobs, sweep up, ring for unheard ones, ask the watchdog."""
         if time.monotonic() >= self._patience_until:
             for job_id in leases.take_back(self.settings):
                 log.warning("job %d was taken back from a lost worker", job_id)
@@ -82,6 +93,8 @@ class Reconciler:
         # While the slots are busy messages wait, rightly: ringing again would only pile them up.
         if unheard and queue.waiting(self.settings.redis) < leases.queued(self.settings):
             self._ring(unheard)
+        if self._watchdog:
+            self._watchdog.look()
 
     def _ring(self, job_ids: list[int]) -> None:
         for job_id in job_ids:
