@@ -19,7 +19,9 @@ def engine(url: str) -> Engine:
     if not url.startswith("sqlite"):
         # pool_pre_ping: a database that went away and came back is found at the next request.
         # connect_timeout: one whose host is silent holds no request for longer than five seconds.
-        waits = {"connect_timeout": 5}
+        # The others: a host that vanished without a word is found within half a minute, not hours.
+        waits = {"connect_timeout": 5, "keepalives_idle": 15, "keepalives_interval": 5}
+        waits |= {"keepalives_count": 3, "tcp_user_timeout": 30_000}
         return create_engine(url, pool_pre_ping=True, pool_recycle=300, connect_args=waits)
     made = create_engine(url, connect_args={"timeout": 30})
 
