@@ -1,6 +1,7 @@
 """A hub with real workers to kill: what tests/workers/test_app.py and test_chaos.py stand on."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -8,13 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+import redis
 from redis_server import RedisServer
-from sqlmodel import select
+from sqlmodel import col, select
 
 from hub import artefacts, db, jobs
 from hub.blobs import BlobStore
 from hub.config import ROOT, Settings
-from hub.models import Artefact, Job
+from hub.models import ACTIVE, Artefact, Job
+from hub.queue import QUEUE
 from hub.repos import files, find, resolve
 
 STUB = Path(__file__).parent / "workers" / "stub_worker.py"
@@ -111,8 +114,34 @@ class Bench:
         try:
             wait(lambda: self.job(job_id).state == state, seconds)
         except TimeoutError as error:
-            raise AssertionError(f"{self.job(job_id)!r}\n{self.log.read_text()[-4000:]}") from error
+            raise AssertionError(f"job {job_id} is not {state}\n{self.story()}") from error
         return self.job(job_id)
+
+    def story(self) -> str:
+        """What someone needs who asks why jobs are not over: rows, messages, stacks, the log."""
+        now = time.time()
+        with db.reading(self.settings.database) as session:
+            rows = session.exec(select(Job).where(col(Job.state).in_(ACTIVE))).all()
+        told = [
+            f"job {job.id} {job.state} attempt {job.attempt} losses {job.losses} "
+            f"token {job.lease_token} worker {job.worker} cancel {job.cancel} "
+            f"lease {(job.lease_until or now) - now:+.1f} s "
+            f"notified {(job.notified_at or now) - now:+.1f} s"
+            for job in rows
+        ]
+        try:
+            with redis.Redis.from_url(self.settings.redis, socket_timeout=5) as client:
+                told.append(f"messages: {client.llen(QUEUE)}, clients:")
+                told += [f"  {one['age']} s old, last {one['cmd']}" for one in client.client_list()]
+        except redis.RedisError as error:
+            told.append(f"Redis does not answer: {error}")
+        living = [worker for worker in self.workers if alive(worker.pid)]
+        for worker in living:
+            for process in [worker, *worker.children()]:
+                told.append(f"{process.pid} (of {process.ppid()}) is {process.status()}")
+                process.send_signal(signal.SIGUSR2)  # its stacks go into the log
+        time.sleep(1)
+        return "\n".join([*told, "the end of the log:", self.log.read_text()[-40_000:]])
 
     def lines(self, word: str, job_id: int | None = None) -> list[list[str]]:
         if not self.trace.exists():
@@ -172,6 +201,6 @@ def alive(pid: int) -> bool:
         return False
 
 
-def make_bench(settings: Settings, redis: RedisServer, folder: Path, **more: object) -> Bench:
-    values = settings.model_dump() | FAST | {"redis_url": redis.url} | more
+def make_bench(settings: Settings, server: RedisServer, folder: Path, **more: object) -> Bench:
+    values = settings.model_dump() | FAST | {"redis_url": server.url} | more
     return Bench(Settings(**values), folder)

@@ -55,6 +55,20 @@ def test_a_killed_slot_loses_nothing(bench: Bench) -> None:
     bench.check()
 
 
+def test_a_slot_killed_while_its_worker_starts(small: Bench) -> None:
+    """Celery ends such a worker, or puts another slot there: what starts workers must be told."""
+    worker = small.start()
+    job = small.submit()
+    wait(worker.children)
+    worker.children()[0].kill()
+    wait(lambda: worker.poll() is not None or small.job(job).state == "done")
+    if worker.poll() is not None:
+        assert worker.wait() != 0
+        small.start()
+    small.wait_for(job, "done")
+    small.check()
+
+
 def test_a_killed_worker_loses_nothing(small: Bench) -> None:
     worker = small.start()
     job = small.submit(sleep=2)

@@ -42,6 +42,17 @@ class Chaos:
         self.pids: set[int] = set()
         self.live = [bench.start(), bench.start()]
         self.done: dict[str, int] = {}
+        self.anew = 0
+
+    def supervise(self) -> None:
+        """Start a worker that ended anew, as `slmhub up` does.
+
+        A worker does end by itself: Celery gives up when a slot is killed while it starts.
+        """
+        for place, worker in enumerate(self.live):
+            if worker.poll() is not None:
+                self.live[place] = self.bench.start()
+                self.anew += 1
 
     def submit(self) -> None:
         # A few numbers only: the same request comes again and again, running or done.
@@ -141,6 +152,7 @@ class Chaos:
             time.sleep(self.random.random() * 0.8)
             act = self.random.choices([act for act, _ in acts], weights)[0]
             self.converters()
+            self.supervise()
             if act():
                 self.done[act.__name__] = self.done.get(act.__name__, 0) + 1
 
@@ -159,6 +171,7 @@ def test_nothing_is_lost_doubled_or_left(bench: Bench, redis_server: RedisServer
             chaos.jobs.append(bench.submit(number, sleep=0.2))
 
         def over() -> bool:
+            chaos.supervise()
             return not {"queued", "running", "publishing"} & set(bench.states().values())
 
         wait(over, 120, "jobs that are not over")
@@ -168,7 +181,11 @@ def test_nothing_is_lost_doubled_or_left(bench: Bench, redis_server: RedisServer
             worker.wait(15)
         wait(lambda: not any(alive(pid) for pid in chaos.pids), 5, "processes that are left")
         bench_check(bench)
-        print(chaos.done, f"{len(bench.states())} jobs")
+        print(chaos.done, f"{len(bench.states())} jobs, {chaos.anew} workers started anew")
+        assert "stalled" not in bench.log.read_text(), bench.story()
+    except (TimeoutError, psutil.TimeoutExpired):
+        print(chaos.done, bench.story(), sep="\n")
+        raise
     finally:
         bench.stop()
 
