@@ -18,6 +18,7 @@ from hub.config import ROOT, Settings
 from hub.formats import Format, source_name
 from hub.manifest import Variant
 from hub.models import Artefact
+from hub.sizes import size
 
 _MARKUP = re.compile(r"([\\`*_\[\]<>#!|~&@$]|:(?=//))")
 # What a reader wants to know first of each class, in the words of the guidance on devices.
@@ -51,14 +52,6 @@ def fence(text: object) -> str:
     kept = "".join(c for c in str(text) if c.isprintable() or c in "\n\t").strip("\n")
     ticks = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", kept)), default=0))
     return f"{ticks}\n{kept}\n{ticks}"
-
-
-def size(count: int) -> str:
-    """A number of bytes, as 397.8 MB."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= factor:
-            return f"{count / factor:,.1f} {unit}"
-    return f"{count} bytes"
 
 
 _templates = Environment(

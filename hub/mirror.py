@@ -24,10 +24,11 @@ from hub.local import LocalUpstream
 from hub.models import Blob, File
 from hub.patience import Cancelled
 from hub.safetensors import Header
+from hub.sizes import size
 from hub.transfer import Transfer, key
-from hub.upstream import Cancel, HttpUpstream, RemoteFile, Snapshot, Upstream, never, upstream
+from hub.upstream import Cancel, HttpUpstream, RemoteFile, Snapshot, Upstream, never
 
-__all__ = ["Cancelled", "Plan", "mirror", "plan"]
+__all__ = ["Cancelled", "Plan", "mirror", "plan", "upstream"]
 
 HEADER_GUESS = 64 * 1024
 """Bytes that most safetensors headers fit into: one request instead of two."""
@@ -67,6 +68,13 @@ class Plan:
     def missing(self) -> list[RemoteFile]:
         """The files that the store does not have."""
         return [file for file in self.files if file.path not in self.stored]
+
+
+def upstream(settings: Settings, folder: Path | None = None) -> Upstream:
+    """The configured upstream, or a local folder that holds one repo."""
+    if folder is not None:
+        return LocalUpstream(folder, settings.allow_pickle)
+    return HttpUpstream(settings.upstream_url, settings.hf_token, settings.upstream_hosts)
 
 
 def plan(
@@ -119,10 +127,11 @@ def mirror(
     stored = _stored(settings, plan.files)
     missing = [file for file in plan.files if file.path not in stored]
     have = plan.size - sum(file.size for file in missing)
-    message = f"Fetching {len(missing)} of {len(plan.files)} files" if missing else "Nothing is new"
+    what = f"Fetching {len(missing)} of {len(plan.files)} files" if missing else "Nothing is new"
 
     def tell(done: int) -> None:
-        report(min(have + done, plan.size), plan.size, message)
+        there = min(have + done, plan.size)
+        report(there, plan.size, f"{what}: {size(there)} of {size(plan.size)}")
 
     tell(0)
     if plan.folder is not None:

@@ -19,6 +19,7 @@ from hub.config import Settings
 from hub.errors import Conflict, InvalidRequest, NoSpace, NotFound, Unprocessable
 from hub.formats import Format
 from hub.models import Commit, File, Job, JobState, Repo
+from hub.sizes import size
 
 MiB = 1024**2
 CONFIG_LIMIT = 4 * MiB
@@ -107,10 +108,10 @@ def request_conversion(
     if not missing:
         return _already_done(settings, job)
     _check_ready(settings, fmt)
-    config = _config(settings, files)
+    about = config(settings, files)
     _check_space(settings, fmt, missing, facts, files)
-    _check_memory(settings, fmt, facts, config)
-    if reason := formats.supports(settings, fmt, config, [file.path for file in files]):
+    _check_memory(settings, fmt, facts, about)
+    if reason := formats.supports(settings, fmt, about, [file.path for file in files]):
         raise Unprocessable(
             "not_supported",
             reason,
@@ -177,7 +178,7 @@ def _check_ready(settings: Settings, fmt: Format) -> None:
         )
 
 
-def _config(settings: Settings, files: list[File]) -> dict[str, Any]:
+def config(settings: Settings, files: list[File]) -> dict[str, Any]:
     """The model's config.json, as data; empty where there is none that can be read."""
     for file in files:
         if file.path == "config.json" and file.size <= CONFIG_LIMIT:
@@ -206,7 +207,7 @@ def _check_space(
     if needed > free:
         raise NoSpace(
             "disk_too_small",
-            f"This conversion needs about {_gb(needed)} of disk, and {_gb(free)} are free.",
+            f"This conversion needs about {size(needed)} of disk, and {size(free)} are free.",
             "Free some space (`slmhub gc` removes what nothing needs), or ask for fewer variants.",
         )
 
@@ -223,11 +224,7 @@ def _check_memory(
     if needed > allowed:
         raise NoSpace(
             "memory_too_small",
-            f"Converting this model with {fmt.title} needs at least {_gb(needed)} of memory, "
-            f"and {_gb(allowed)} may be used.",
+            f"Converting this model with {fmt.title} needs at least {size(needed)} of memory, "
+            f"and {size(allowed)} may be used.",
             "Raise HUB_MEMORY_LIMIT, or convert on a machine with more memory.",
         )
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB"

@@ -9,9 +9,9 @@ from pathlib import Path
 from hub import formats
 from hub.client import Client
 from hub.commands.jobs import follow
-from hub.commands.output import size
 from hub.config import ROOT, Settings
 from hub.errors import HubError, NotFound
+from hub.sizes import size
 
 VARIANTS = ["Q4_K_M", "Q8_0"]
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from itertools import islice
-from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote, urlsplit
 
@@ -24,7 +23,6 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineMod
 from huggingface_hub.hf_api import RepoFile
 
 from hub import repos
-from hub.config import Settings
 from hub.errors import (
     Forbidden,
     HubError,
@@ -93,15 +91,6 @@ class Upstream(Protocol):
 
     def close(self) -> None:
         """Let go of connections."""
-
-
-def upstream(settings: Settings, folder: Path | None = None) -> Upstream:
-    """The configured upstream, or a local folder that holds one repo."""
-    if folder is not None:
-        from hub.local import LocalUpstream
-
-        return LocalUpstream(folder, settings.allow_pickle)
-    return HttpUpstream(settings.upstream_url, settings.hf_token, settings.upstream_hosts)
 
 
 class HttpUpstream:

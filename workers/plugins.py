@@ -20,12 +20,13 @@ from uv import find_uv_bin
 
 from hub import formats, launch
 from hub.cli import edge
-from hub.commands.output import as_json, show, size, table
+from hub.commands.output import as_json, show, table
 from hub.config import Settings
 from hub.errors import HubError
 from hub.formats import Format
 from hub.progress import bar
 from hub.sample import sample_folder
+from hub.sizes import size
 from workers import environments, runner
 from workers.harvest import BadOutput
 

@@ -8,10 +8,11 @@ from typing import Any
 import click
 
 from hub.client import FINAL, Client
-from hub.commands.output import as_json, complain, show, size, table
+from hub.commands.output import as_json, complain, show, table
 from hub.config import Settings
 from hub.errors import InvalidRequest
 from hub.progress import bar
+from hub.sizes import size
 
 wait_option = click.option("--wait", is_flag=True, help="Wait for the end and show the progress.")
 

@@ -39,15 +39,6 @@ def _cell(column: str, value: object) -> str:
     return str(value)
 
 
-def size(count: float) -> str:
-    """A number of bytes with a decimal unit."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.2f} TB"
-
-
 def complain(message: str, hint: str, *, kind: str = "error", json_: bool = False) -> None:
     """Print a failure on standard error: what happened, then what to do."""
     if json_:

@@ -6,11 +6,12 @@ import click
 
 from hub import fsck as check_store
 from hub import gc as collector
-from hub.commands.output import as_json, show, size
+from hub.commands.output import as_json, show
 from hub.config import Settings
 from hub.errors import InvalidRequest
 from hub.heal import from_upstream
 from hub.progress import bar
+from hub.sizes import size
 
 
 @click.command()

@@ -1,6 +1,5 @@
 """The page of a repo: its facts, its card, its files, and the formats it can be had in."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -189,7 +188,7 @@ def _sections(
         settings,
         [fmt for fmt in known if states[fmt.name].ready],
         commit.sha,
-        _config(settings, files),
+        requests.config(settings, files),
         [file.path for file in files],
     )
     there = {(row.plugin, row.variant): row for row in artefacts}
@@ -235,17 +234,6 @@ def _card(settings: Settings, repo: Repo, commit: Commit, files: list[File]) -> 
     found = next((file for file in files if file.path == CARD), None)
     text = found and _text(settings, found, markdown.LIMIT)
     return markdown.render(text, repo=repo.name, revision=commit.sha) if text else None
-
-
-def _config(settings: Settings, files: list[File]) -> dict[str, Any]:
-    """The model's config.json; what is wrong with it is for the plugins to say."""
-    found = next((file for file in files if file.path == "config.json"), None)
-    text = found and _text(settings, found, 4 * 1024 * 1024)
-    try:
-        config = json.loads(text) if text else {}
-    except (ValueError, RecursionError):
-        return {}
-    return config if isinstance(config, dict) else {}
 
 
 def _text(settings: Settings, file: File, limit: int = PREVIEW) -> str | None:

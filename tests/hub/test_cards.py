@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
 from huggingface_hub import ModelCard
 from hypothesis import HealthCheck, example, given
 from hypothesis import settings as limits
@@ -166,17 +165,3 @@ def test_hostile_values_stay_values(settings: Settings, value: str) -> None:
     for tag in ("<script", "<img", "<h1", "<em>", "<a "):
         assert html.count(tag) == wanted.count(tag), tag
     assert html.count("<td") == wanted.count("<td")
-
-
-@pytest.mark.parametrize(
-    ("count", "shown"),
-    [
-        (0, "0 bytes"),
-        (999, "999 bytes"),
-        (1000, "1.0 kB"),
-        (397_800_000, "397.8 MB"),
-        (2e12, "2,000.0 GB"),
-    ],
-)
-def test_sizes(count: int, shown: str) -> None:
-    assert cards.size(count) == shown

@@ -23,6 +23,7 @@ from hub.errors import HubError, InvalidRequest, NoSpace, TooLarge, Unprocessabl
 from hub.models import File
 from hub.partial import MiB
 from hub.safetensors import BadSafetensors
+from hub.sizes import size
 
 WEIGHTS = "model.safetensors"
 
@@ -94,6 +95,7 @@ def test_progress_is_told_in_bytes(at: Settings, upstream: FakeHub) -> None:
     mirror.mirror(at, plan, report=lambda *now: seen.append(now))
     assert seen[0][0] == 0
     assert seen[-1][:2] == (plan.size, plan.size)
+    assert seen[0][2].endswith(f" files: 0 bytes of {size(plan.size)}")
     assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
 
 

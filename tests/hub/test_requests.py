@@ -101,11 +101,13 @@ def test_a_model_the_plugin_cannot_convert(
 
 def test_a_disk_or_a_memory_that_is_too_small(settings: Settings, ready: Settings) -> None:
     mirrored(settings, FACTS | {"parameters": 10**15})
-    with pytest.raises(NoSpace, match=r"needs about [\d,.]+ GB of disk, and [\d,.]+ GB are free"):
+    with pytest.raises(
+        NoSpace, match=r"needs about [\d,.]+ TB of disk, and [\d,.]+ [GT]B are free"
+    ):
         ask(ready)
     mirrored(settings, FACTS | {"parameters": 10**9, "vocabulary": 2_000_000})
     small = Settings(data=settings.data, memory_limit=300_000_000)
-    with pytest.raises(NoSpace, match=r"at least 1\.0 GB of memory, and 300 MB may be used"):
+    with pytest.raises(NoSpace, match=r"at least 1\.0 GB of memory, and 300\.0 MB may be used"):
         ask(small)
 
 

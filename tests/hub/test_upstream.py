@@ -20,7 +20,8 @@ from hub.errors import (
     UpstreamFailed,
 )
 from hub.local import LocalUpstream
-from hub.upstream import HttpUpstream, retry_after, upstream
+from hub.mirror import upstream
+from hub.upstream import HttpUpstream, retry_after
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ def test_a_whole_store(slmhub: Slmhub, settings: Settings) -> None:
     publish(settings, "org/model", {"a.bin": b"aaa", "b.bin": b"bbbb"})
     done = slmhub("fsck", "--json")
     assert (done.code, done.json["ok"], done.json["blobs"], done.json["bytes"]) == (0, True, 2, 7)
-    assert slmhub("fsck").out == "2 blobs, 7 B hashed.\nEverything is in order.\n"
+    assert slmhub("fsck").out == "2 blobs, 7 bytes hashed.\nEverything is in order.\n"
 
 
 @pytest.mark.parametrize("heal", ["--heal", "--no-heal"])
