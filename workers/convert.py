@@ -1,5 +1,6 @@
 """A conversion: lay the source out, run the plugin, publish each variant as it is finished."""
 
+import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,8 @@ from hub.joblog import JobLog
 from hub.repos import Entry
 from workers import environments, runner
 from workers.holding import Cancelled, Holding
+
+log = logging.getLogger(__name__)
 
 # Never laid out, whatever a mirror took: code of the repo, and pickles, which are code too.
 _CODE = (".py", ".pyc", ".so", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy")
@@ -54,10 +57,14 @@ def run(settings: Settings, held: Holding, folder: Path, joblog: JobLog) -> None
     if not missing:
         return
     places = {name: folder / name for name in ("source", "output", "work")}
-    lay_out(BlobStore(settings.blobs), source.entries, places["source"])
+    isolation = launch.level(settings)
+    # Without walls a converter could change what it reads, and a link would be the blob itself.
+    lay_out(
+        BlobStore(settings.blobs), source.entries, places["source"], links=isolation == "strict"
+    )
     places["output"].mkdir()
     places["work"].mkdir()
-    recipe = Recipe(options, environments.tool_versions(settings, fmt), launch.level(settings))
+    recipe = Recipe(options, environments.tool_versions(settings, fmt), isolation)
     # What was there before counts as done, so that progress is that of the job, not of the attempt.
     before, count = len(request["variants"]) - len(missing), len(request["variants"])
     finished: list[str] = []
@@ -127,10 +134,13 @@ def read_source(session: Session, repo: str, commit: str) -> Source:
     return Source(repo, row.sha, entries, dict(row.facts))
 
 
-def lay_out(store: BlobStore, entries: Sequence[Entry], folder: Path) -> None:
-    """Make a folder of a commit's files as links to their blobs, without code and pickles.
+def lay_out(
+    store: BlobStore, entries: Sequence[Entry], folder: Path, *, links: bool = True
+) -> None:
+    """Make a folder of a commit's files, without code and pickles: hard links to the blobs, else
+    copies.
 
-    Hard links cost nothing and need no path into the store; the sandbox mounts them read-only.
+    Links cost nothing and need no path into the store; the sandbox mounts them read-only.
     """
     folder.mkdir()
     for entry in entries:
@@ -138,16 +148,25 @@ def lay_out(store: BlobStore, entries: Sequence[Entry], folder: Path) -> None:
             continue
         target = folder / repos.check_path(entry.path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        blob = store.path(entry.sha256)
         try:
-            os.link(blob, target)
+            _place(store.path(entry.sha256), target, links)
         except FileNotFoundError as error:
             raise NotFound(
                 "blob_not_found",
                 f"The bytes of {entry.path} are not in the store.",
                 "Mirror the repo again: only what is missing is fetched.",
             ) from error
-        except OSError:
-            # Another file system, or one without hard links.
-            shutil.copyfile(blob, target)
-            target.chmod(0o444)
+
+
+def _place(blob: Path, target: Path, link: bool) -> None:
+    if link:
+        try:
+            os.link(blob, target)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            log.info("copied, not linked: %s", error)  # another file system, or one without links
+        else:
+            return
+    shutil.copyfile(blob, target)
+    target.chmod(0o444)

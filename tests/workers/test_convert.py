@@ -156,6 +156,10 @@ def test_a_source_is_laid_out_without_code_and_pickles(settings: Settings, tmp_p
     assert (folder / "config.json").read_bytes() == CONFIG
     weights = next(entry for entry in source.entries if entry.path == "model.safetensors")
     assert (folder / "model.safetensors").samefile(store.path(weights.sha256))
+    apart = tmp_path / "data" / "apart"
+    convert.lay_out(store, source.entries, apart, links=False)
+    assert (apart / "model.safetensors").read_bytes() == FILES["model.safetensors"]
+    assert not (apart / "model.safetensors").samefile(store.path(weights.sha256))
     store.remove(weights.sha256)
     with pytest.raises(NotFound, match=r"model\.safetensors"):
         convert.lay_out(store, source.entries, tmp_path / "data" / "again")
