@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export HUB_DATA ?= $(CURDIR)/data
 
-.PHONY: run install test check lint format bench clean
+.PHONY: run install test check lint format clean
 
 run: .venv/.installed
 	@exec $(BIN)/slmhub up --sample

@@ -119,7 +119,7 @@ class _Collector:
         for path in _listed(self.store.condemned):
             sha256 = path.name.partition(".")[0]
             with db.writing(self.url) as session:
-                needed = _referenced(session, sha256) or _age(path) >= self.cutoff
+                needed = _referenced(session, sha256) or _touched(path) >= self.cutoff
                 if needed and not self.store.path(sha256).exists() and not self.report.dry_run:
                     self.restore(path, sha256)
             if not self.report.dry_run:
@@ -134,7 +134,7 @@ class _Collector:
     def blobs(self) -> None:
         """Delete the blobs that no file is."""
         for sha256 in self.unreferenced():
-            if _age(self.store.path(sha256)) < self.cutoff:
+            if _touched(self.store.path(sha256)) < self.cutoff:
                 self.delete(sha256)
 
     def unreferenced(self) -> Iterator[str]:
@@ -193,7 +193,7 @@ class _Collector:
                 except FileNotFoundError:
                     size = 0
                 else:
-                    if _age(condemned) >= self.cutoff:
+                    if _touched(condemned) >= self.cutoff:
                         self.restore(condemned, sha256)
                         return
                 if row is not None:
@@ -275,7 +275,7 @@ def _listed(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
-def _age(path: Path) -> float:
+def _touched(path: Path) -> float:
     """When a file was last touched; the beginning of time where it is gone."""
     try:
         return path.stat().st_mtime

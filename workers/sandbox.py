@@ -91,13 +91,6 @@ def run(plan: Plan) -> NoReturn:
     _weak(plan)
 
 
-def self_test() -> str | None:
-    """Why the strict sandbox cannot be had here, or None; takes about a tenth of a second."""
-    from hub import launch  # the launcher itself must not need it
-
-    return launch.self_test()
-
-
 # -- strict ------------------------------------------------------------------------------------
 
 
