@@ -21,7 +21,6 @@ from hub import formats, launch
 from hub.config import ROOT, Settings
 from hub.errors import Unavailable
 from hub.formats import Format
-from workers import sandbox
 
 pytestmark = pytest.mark.slow  # every test starts real processes
 
