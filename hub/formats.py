@@ -264,7 +264,10 @@ def supports(
         request = launch.Request(
             action="supports", name=fmt.name, config=dict(config), files=list(files)
         )
-        plan = launch.plan(settings, fmt, environment(settings, fmt), request, Path(folder))
+        try:
+            plan = launch.plan(settings, fmt, environment(settings, fmt), request, Path(folder))
+        except RecursionError:
+            return "The model's config.json is nested too deeply."
         try:
             ended = subprocess.run(
                 plan.command,
@@ -279,13 +282,18 @@ def supports(
     last = launch.last_event(ended.stdout)
     if last.get("event") == "done" and ended.returncode == 0:
         reason = last.get("reason")
-        return str(reason)[:1000] if reason else None
+        return _printable(reason) if reason else None
     said = last.get("message") or f"it ended with code {ended.returncode}"
     raise Unprocessable(
-        str(last.get("kind") or "plugin_crashed"),
-        f"{fmt.title} failed while asked whether it supports this model: {str(said)[:1000]}",
-        str(last.get("hint") or f"See `slmhub plugins check {fmt.name}`.")[:1000],
+        _printable(last.get("kind") or "plugin_crashed"),
+        f"{fmt.title} failed while asked whether it supports this model: {_printable(said)}",
+        _printable(last.get("hint") or f"See `slmhub plugins check {fmt.name}`."),
     )
+
+
+def _printable(said: object) -> str:
+    """What a plugin said, for people. It quotes models, whose texts may be half a character."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in str(said)[:1000])
 
 
 def _folders(settings: Settings) -> Iterator[Path]:

@@ -54,5 +54,6 @@ def plugins_check(name: str, json_: bool) -> None:
 
 
 def _process(*arguments: str) -> None:
-    argv = [sys.executable, "-m", "workers.plugins", *arguments]
+    # -P: a folder called hub or workers in the caller's folder is not the hub's code.
+    argv = [sys.executable, "-P", "-m", "workers.plugins", *arguments]
     raise SystemExit(subprocess.run(argv, check=False).returncode)

@@ -31,14 +31,14 @@ def up_(settings: Settings, sample: bool) -> None:
 def serve(settings: Settings) -> None:
     """Run the web server alone."""
     security.check_settings(settings)
-    argv = [sys.executable, "-m", "gunicorn", "--config", "python:hub.gunicorn"]
+    argv = [sys.executable, "-P", "-m", "gunicorn", "--config", "python:hub.gunicorn"]
     os.execv(sys.executable, [*argv, "hub.app:create_app()"])  # noqa: S606
 
 
 @click.command()
 def worker() -> None:
     """Run a worker alone."""
-    os.execv(sys.executable, [sys.executable, "-m", "workers"])  # noqa: S606
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "workers"])  # noqa: S606
 
 
 @click.command()

@@ -10,6 +10,7 @@ import threading
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -200,3 +201,7 @@ def test_supports_runs_in_the_plugins_own_process(settings: Settings) -> None:
     said = formats.supports(settings, fmt, {"model_type": "unsupported"}, ["config.json"])
     assert said == "Echo does not know the architecture 'unsupported'."
     assert "config.json" in str(formats.supports(settings, fmt, {}, ["model.bin"]))
+    deep: dict[str, Any] = {}
+    for _ in range(2000):
+        deep = {"deeper": deep}
+    assert "too deeply" in str(formats.supports(settings, fmt, deep, ["config.json"]))

@@ -35,3 +35,19 @@ def test_an_unknown_plugin_names_the_known(settings: Settings, command: str) -> 
     assert (done.returncode, done.stdout) == (1, "")
     assert '"kind": "unknown_plugin"' in done.stderr
     assert "echo, gguf" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["install", "check"])
+def test_folders_of_the_caller_are_not_taken_for_the_hubs_code(
+    settings: Settings, tmp_path: Path, command: str
+) -> None:
+    for name in ("hub", "workers"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('not the hub')")
+    argv = [sys.executable, "-P", "-m", "hub.cli", "plugins", command, "nope"]
+    env = {"HUB_DATA": str(settings.data), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(
+        argv, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 1
+    assert "There is no plugin 'nope'" in done.stderr

@@ -35,3 +35,13 @@ def test_migrate_makes_the_folder_and_the_tables(slmhub: Slmhub, settings: Setti
         assert session.exec(select(Job)).all() == []
     db.engine(url).dispose()
     assert slmhub("migrate").code == 0
+
+
+@pytest.mark.parametrize("command", ["serve", "worker"])
+def test_the_parts_take_no_code_from_the_callers_folder(
+    slmhub: Slmhub, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda _program, argv: started.append(argv))
+    assert slmhub(command).code == 0
+    assert started[0][1:3] == ["-P", "-m"]
