@@ -198,6 +198,10 @@ class BlobStore:
             return False
         return True
 
+    def size(self, sha256: str) -> int:
+        """The number of bytes of a blob that is there."""
+        return self.path(sha256).stat().st_size
+
     def open(self, sha256: str) -> BinaryIO:
         """The blob for reading, unbuffered position at its start."""
         try:

@@ -26,7 +26,15 @@ from hub.patience import Cancelled
 from hub.safetensors import Header
 from hub.sizes import size
 from hub.transfer import Transfer, key
-from hub.upstream import Cancel, HttpUpstream, RemoteFile, Snapshot, Upstream, never
+from hub.upstream import (
+    Cancel,
+    HttpUpstream,
+    RemoteFile,
+    Snapshot,
+    Upstream,
+    never,
+    size_mismatch,
+)
 
 __all__ = ["Cancelled", "Plan", "mirror", "plan", "upstream"]
 
@@ -262,13 +270,20 @@ def _reserved(folder: Path) -> int:
 
 
 def _stored(settings: Settings, files: Sequence[RemoteFile]) -> dict[str, Stored]:
-    """What the store has of these files, by path: large ones by SHA-256, small ones by git's id."""
+    """What the store has of these files, by path: large ones by SHA-256, small ones by git's id.
+
+    Raises UpstreamFailed (size_mismatch): nothing is asked of upstream for these, so what it lists
+    is held against what is here.
+    """
     store = BlobStore(settings.blobs)
     found = {
         file.path: Stored(file.sha256, file.size, lfs_pointer_sha1(file.sha256, file.size))
         for file in files
         if file.sha256 and store.has(file.sha256)
     }
+    for file in files:
+        if file.path in found and (there := store.size(file.sha256 or "")) != file.size:
+            raise size_mismatch(file, there)
     small = {file.git_sha1: file for file in files if not file.sha256 and file.git_sha1}
     with db.reading(settings.database) as session:
         by_id = _small(session, sorted(small))

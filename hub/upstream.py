@@ -169,13 +169,13 @@ class HttpUpstream:
         if status == 206 and span is None:
             raise Interrupted(f"Upstream's answer for {file.path} does not say which part it is")
         if (status in (206, 416)) and span is not None and span[1] != file.size:
-            raise _size_mismatch(file, span[1])
+            raise size_mismatch(file, span[1])
         if status == 206 and answer.encoding != "identity":
             raise Interrupted(f"Upstream compresses parts of {file.path}")
         if status == 206 and span is not None and span[0] != start:
             raise Interrupted(f"Upstream sent another part of {file.path} than was asked for")
         if status == 200 and answer.length is not None and answer.length != file.size:
-            raise _size_mismatch(file, answer.length)
+            raise size_mismatch(file, answer.length)
         if status in (200, 206):
             return
         passing = self._passing(status, dict(answer.headers.items()))
@@ -381,7 +381,8 @@ class HttpUpstream:
         )
 
 
-def _size_mismatch(file: RemoteFile, sent: int) -> UpstreamFailed:
+def size_mismatch(file: RemoteFile, sent: int) -> UpstreamFailed:
+    """The error for a file that is not as large as upstream lists it; sizes in bytes."""
     return UpstreamFailed(
         "size_mismatch",
         f"{file.path}: upstream lists {file.size} bytes, but has {sent}",

@@ -123,6 +123,17 @@ def test_only_what_changed_is_transferred(at: Settings, upstream: FakeHub) -> No
     assert second != first
 
 
+def test_a_size_that_is_a_lie_is_found_without_a_transfer(at: Settings, upstream: FakeHub) -> None:
+    files = tiny_model() | {"tokenizer.model": b"x" * 100}
+    upstream.add("org/model", files)
+    run(at)
+    sha = upstream.add("org/liar", files)
+    upstream.repos["org/liar"].commits[sha]["tokenizer.model"].size = 5
+    with pytest.raises(UpstreamFailed, match=r"tokenizer\.model.* 5 bytes.* 100") as caught:
+        mirror.plan(at, "org/liar")
+    assert caught.value.kind == "size_mismatch"
+
+
 def test_a_branch_is_a_ref_and_main_stays(at: Settings, upstream: FakeHub) -> None:
     first = upstream.add("org/model", tiny_model())
     run(at)
