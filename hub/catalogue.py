@@ -106,6 +106,9 @@ def latest_jobs(session: Session, repo: str, commit: str) -> Mapping[tuple[str, 
     return found
 
 
-def state_counts(session: Session) -> dict[str, int]:
-    """How many jobs are in each state."""
-    return dict(session.exec(select(col(Job.state), func.count()).group_by(col(Job.state))).all())
+def state_counts(session: Session, repo: str | None = None) -> dict[str, int]:
+    """How many jobs, of a repo or of all, are in each state."""
+    query = select(col(Job.state), func.count()).group_by(col(Job.state))
+    if repo is not None:
+        query = query.where(col(Job.repo) == repo)
+    return dict(session.exec(query).all())

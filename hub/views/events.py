@@ -12,12 +12,12 @@ from typing import Any
 from flask import Response, current_app, request
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
-from sqlalchemy.exc import OperationalError
 
 from hub import jobs
 from hub.config import Settings
 from hub.db import reading
 from hub.errors import Unavailable
+from hub.leases import AWAY
 from hub.models import ACTIVE, JobState
 from hub.schemas import JobPath
 from hub.security import reads
@@ -102,7 +102,7 @@ def _look(settings: Settings, job_id: int) -> dict[str, Any] | None:
     try:
         with reading(settings.database) as session:
             return jobs.describe(session, settings, jobs.get(session, job_id))
-    except OperationalError:
+    except AWAY:
         return None
 
 

@@ -29,7 +29,7 @@ def index() -> str:
     with db.reading(settings.database) as session:
         rows, following = jobs.listing(session, state=state, repo=repo, cursor=cursor, limit=PAGE)
         described = list(zip(rows, jobs.describe_all(session, settings, rows), strict=True))
-        counts = catalogue.state_counts(session)
+        counts = catalogue.state_counts(session, repo)
     counts["active"] = sum(counts.get(name, 0) for name in ACTIVE)
     return render_template(
         "jobs.html",

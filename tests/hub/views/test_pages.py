@@ -281,6 +281,9 @@ def test_jobs_say_where_they_stand(client: FlaskClient, settings: Settings) -> N
     assert f'data-job="{waiting[0].id}"' in text(client, f"/jobs/{waiting[0].id}")
     assert "No job is failed" in words(text(client, "/jobs?state=failed"))
     text(client, "/jobs?state=odd", 400)
+    add_job(settings, repo="org/other")
+    assert "All 3" in words(text(client, "/jobs"))
+    assert "All 1" in words(text(client, "/jobs?repo=org/other"))
 
 
 def test_jobs_are_paged(client: FlaskClient, settings: Settings) -> None:
