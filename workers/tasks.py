@@ -36,7 +36,10 @@ def run(settings: Settings, job_id: int, worker: str) -> None:
     try:
         with JobLog(settings, job_id) as joblog, Holding(settings, claim) as held:
             joblog.say(f"attempt {claim.attempt} by worker {worker}")
-            _end(settings, held, joblog, _outcome(settings, held, folder, joblog))
+            outcome = _outcome(settings, held, folder, joblog)
+            # First: what filled the disk may be in it, and the end is a row that needs some space.
+            scratch.remove(folder)
+            _end(settings, held, joblog, outcome)
     except LostLease:
         log.warning("job %d was taken back meanwhile; nothing of this attempt counts", job_id)
     except leases.AWAY as error:

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import update
@@ -108,6 +109,27 @@ def test_a_full_disk_is_told(quick: Settings, monkeypatch: pytest.MonkeyPatch) -
 
     found = run(quick, work, monkeypatch)
     assert (found.error_kind, "MB are left" in (found.error_message or "")) == ("disk_full", True)
+
+
+def test_what_filled_the_disk_is_gone_before_the_end_is_written(
+    quick: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[list[Path]] = []
+    fail = leases.fail
+
+    def work(*arguments: object) -> None:
+        folder = arguments[2]
+        assert isinstance(folder, Path)
+        (folder / "large").write_bytes(b"x")
+        raise Unprocessable("converter_failed", "Cause.", "Hint.")
+
+    def failing(*arguments: Any) -> None:
+        left.append(list(quick.scratch.iterdir()))
+        fail(*arguments)
+
+    monkeypatch.setattr(leases, "fail", failing)
+    assert run(quick, work, monkeypatch).state == "failed"
+    assert left == [[]]
 
 
 def test_a_log_that_finds_no_space_hides_no_end(
