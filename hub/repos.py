@@ -469,7 +469,7 @@ def read_cursor(cursor: str, sort: str, kind: type[str] | type[float]) -> tuple[
         raise bad
     position, last = found[1], found[2]
     numeric = type(position) in (int, float) and abs(position) < 2**62
-    if not (numeric if kind is float else isinstance(position, str)):
+    if not (numeric if kind is float else isinstance(position, str) and position.isprintable()):
         raise bad
     if type(last) is not int or not 0 <= last < 2**62:
         raise bad

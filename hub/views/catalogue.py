@@ -16,6 +16,8 @@ from hub.web import current_settings
 blueprint = Blueprint("catalogue", __name__)
 
 PAGE = 30
+LENGTH = 1024
+"""Characters of the longest thing that is asked for: the cursor of a page."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,14 @@ class Search:
     def of_request(cls) -> "Search":
         """The search of this request; what a form left empty is not asked for."""
         given = {name: request.args.get(name, "").strip() for name in cls.__dataclass_fields__}
+        for name, value in given.items():
+            # PostgreSQL keeps no NUL, and every word is one more condition.
+            if "\0" in value or len(value) > LENGTH:
+                raise InvalidRequest(
+                    "bad_search",
+                    f"{name} is longer than {LENGTH} characters, or has a NUL character.",
+                    "Ask for less.",
+                )
         found = cls(**{name: value for name, value in given.items() if value})
         for name, value, allowed in (
             ("tier", found.tier, ["", *TIERS]),

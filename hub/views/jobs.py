@@ -3,7 +3,7 @@
 from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
-from hub import catalogue, db, formats, jobs, requests
+from hub import catalogue, db, formats, jobs, repos, requests
 from hub.config import Settings
 from hub.errors import Conflict
 from hub.models import ACTIVE, JobState
@@ -26,6 +26,8 @@ def index() -> str:
     state = request.args.get("state") or None
     repo = request.args.get("repo") or None
     cursor = request.args.get("cursor") or None
+    if repo is not None:
+        repos.check_name(repo)
     with db.reading(settings.database) as session:
         rows, following = jobs.listing(session, state=state, repo=repo, cursor=cursor, limit=PAGE)
         described = list(zip(rows, jobs.describe_all(session, settings, rows), strict=True))

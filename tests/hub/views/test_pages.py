@@ -272,6 +272,14 @@ def test_what_is_not_there(client: FlaskClient, settings: Settings, address: str
     assert client.get(address).status_code in (400, 404)
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["/?q=a%00b", "/?license=%00", f"/?q={'x' * 1025}", "/jobs?repo=a%00b", "/jobs?repo=no-name"],
+)
+def test_what_no_database_takes_is_refused(client: FlaskClient, address: str) -> None:
+    text(client, address, 400)
+
+
 def test_jobs_say_where_they_stand(client: FlaskClient, settings: Settings) -> None:
     assert "No job yet" in words(text(client, "/jobs"))
     waiting = [add_job(settings) for _ in range(2)]
