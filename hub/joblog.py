@@ -107,16 +107,24 @@ class JobLog:
 
 
 def tail(settings: Settings, job_id: int, size: int = 16 * 1024) -> str:
-    """The last `size` bytes of a job's log as text; empty when there is none."""
-    return read(log_path(settings, job_id), -size)
+    """The last `size` bytes of a job's log, from a whole line on; empty where there is none."""
+    try:
+        with log_path(settings, job_id).open("rb") as file:
+            length = file.seek(0, 2)
+            file.seek(max(0, length - size - 1))
+            data = file.read(size + 1)
+    except FileNotFoundError:
+        return ""
+    if length > size:
+        data = data.partition(b"\n")[2]
+    return data.decode("utf-8", "replace")
 
 
 def read(path: Path, start: int = 0) -> str:
-    """A log from a byte position on, a negative one counting from its end."""
+    """A log from a byte position on; empty where there is none."""
     try:
         with path.open("rb") as file:
-            length = file.seek(0, 2)
-            file.seek(max(0, length + start) if start < 0 else min(start, length))
+            file.seek(start)
             return file.read(LIMIT).decode("utf-8", "replace")
     except FileNotFoundError:
         return ""

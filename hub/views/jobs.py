@@ -3,7 +3,7 @@
 from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
-from hub import catalogue, db, formats, jobs, repos, requests
+from hub import catalogue, db, formats, joblog, jobs, repos, requests
 from hub.config import Settings
 from hub.errors import Conflict
 from hub.models import ACTIVE, JobState
@@ -62,7 +62,7 @@ def show(job_id: int) -> str:
         row=row,
         job=described,
         artefacts=artefacts,
-        log=log_tail(settings, job_id),
+        log=joblog.tail(settings, job_id, LOG_TAIL),
         titles=_titles(settings),
         live=row.state in ACTIVE,
     )
@@ -90,20 +90,6 @@ def again(job_id: int) -> Response:
             "Only what failed or was cancelled can be asked for again.",
         )
     return redirect(url_for("jobs.show", job_id=requests.again(settings, job_id).id), 303)
-
-
-def log_tail(settings: Settings, job_id: int, limit: int = LOG_TAIL) -> str:
-    """The last `limit` bytes of a job's log, from a whole line on; empty where there is none."""
-    try:
-        with jobs.log_path(settings, job_id).open("rb") as file:
-            length = file.seek(0, 2)
-            file.seek(max(0, length - limit))
-            data = file.read(limit)
-    except FileNotFoundError:
-        return ""
-    if length > limit:
-        data = data.partition(b"\n")[2]
-    return data.decode("utf-8", "replace")
 
 
 def _titles(settings: Settings) -> dict[str, str]:

@@ -21,6 +21,7 @@ def test_what_is_written_can_be_read_at_once(settings: Settings) -> None:
         log.write(b"line\nand more")
         assert joblog.tail(settings, 7).endswith("half a line\n")
     assert joblog.tail(settings, 7, 8) == "and more"
+    assert joblog.tail(settings, 7, 12) == "and more"
     with JobLog(settings, 7) as log:
         log.say("attempt 2")
     assert joblog.read(log.path, 6).startswith("attempt 1\n")
