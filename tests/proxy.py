@@ -35,6 +35,7 @@ class Proxy:
                     far.connect(self.target)
                 except OSError:
                     near.close()
+                    far.close()
                     continue
                 self.lines.append(_Line(near, far))
 
