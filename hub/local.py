@@ -6,13 +6,21 @@ from pathlib import Path
 
 from hub import intake, repos
 from hub.blobs import hash_file
-from hub.errors import InvalidRequest, NotFound
+from hub.errors import InvalidRequest, NotFound, Unprocessable
 from hub.patience import Cancelled
 from hub.upstream import MAX_READ, Cancel, RemoteFile, Snapshot, never
 
 ENDPOINT = "a local folder"
 LARGE = 10_000_000
 """Bytes above which a file is known by its SHA-256, as upstream does with LFS."""
+
+
+def readable(folder: Path) -> bool:
+    """Whether this is a folder, and the hub's user may look into it."""
+    try:
+        return folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)
+    except OSError:  # one of the folders above it may not be entered
+        return False
 
 
 class LocalUpstream:
@@ -22,10 +30,10 @@ class LocalUpstream:
     """
 
     def __init__(self, folder: Path, allow_pickle: bool = False) -> None:
-        if not folder.is_absolute() or not folder.is_dir():
+        if not folder.is_absolute() or not readable(folder):
             raise InvalidRequest(
                 "bad_folder",
-                f"{folder.name or 'This'} is not a folder on the hub's machine",
+                f"{folder.name or 'This'} is not a folder on the hub's machine that it may read",
                 "Give the absolute path of a folder with config.json and the weights in it",
             )
         self.folder = folder.resolve()
@@ -44,7 +52,14 @@ class LocalUpstream:
             if not intake.candidate(path, self.allow_pickle):
                 files.append(RemoteFile(path, 0))
                 continue
-            stored = hash_file(self.path(path))
+            try:
+                stored = hash_file(self.path(path))
+            except PermissionError as error:
+                raise Unprocessable(
+                    "not_readable",
+                    f"The hub's user may not read {path}",
+                    "Give it the right to, or copy the folder",
+                ) from error
             large = path.endswith(".safetensors") or stored.size > LARGE
             sha256 = stored.sha256 if large else None
             files.append(RemoteFile(path, stored.size, sha256, stored.git_sha1))

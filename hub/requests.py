@@ -18,6 +18,7 @@ from hub.blobs import BlobStore
 from hub.config import Settings
 from hub.errors import Conflict, InvalidRequest, NoSpace, NotFound, Unprocessable
 from hub.formats import Format
+from hub.local import readable
 from hub.models import Commit, File, Job, JobState, Repo
 from hub.sizes import size
 
@@ -48,10 +49,10 @@ def request_mirror(
             f"{settings.namespace!r} holds what this hub converts: nothing is mirrored into it.",
             "Choose another organisation, or set HUB_NAMESPACE to another name.",
         )
-    if folder is not None and not (folder.is_absolute() and folder.is_dir()):
+    if folder is not None and not (folder.is_absolute() and readable(folder)):
         raise Unprocessable(
             "no_such_folder",
-            f"There is no folder {str(folder)[:200]!r} on the hub's machine.",
+            f"There is no folder {str(folder)[:200]!r} on the hub's machine that it may read.",
             "Give the absolute path of a folder that holds a model.",
         )
     origin = str(folder) if folder is not None else settings.upstream_url

@@ -230,7 +230,7 @@ class HttpUpstream:
         digest = entry.lfs.sha256 if entry.lfs else entry.blob_id
         pattern = _SHA256 if entry.lfs else _SHA1
         if type(size) is not int or size < 0 or not pattern.fullmatch(str(digest)):
-            raise self._garbage(f"no usable size and digest of {entry.path[:100]!r}")
+            raise self._garbage(f"no usable size and digest of {str(entry.path)[:100]!r}")
         return RemoteFile(
             entry.path, size, sha256=digest if entry.lfs else None, git_sha1=entry.blob_id or None
         )
@@ -257,7 +257,9 @@ class HttpUpstream:
             raise InvalidRequest("bad_repo_name", f"{repo} is not a repo's name", "") from error
         except OfflineModeIsEnabled as error:
             raise Unavailable("offline", "HF_HUB_OFFLINE is set", "Unset it") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (
+            ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError
+        ) as error:  # fmt: skip
             # What the library raises when an answer is not the JSON it expects.
             raise self._garbage("what is no answer of a model hub") from error
         finally:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from hub.client import FINAL, Client
-from hub.commands.output import as_json, complain, show, table
+from hub.commands.output import as_json, complain, plain, show, table
 from hub.config import Settings
 from hub.errors import InvalidRequest
 from hub.progress import bar
@@ -103,7 +103,7 @@ def describe(job: dict[str, Any]) -> None:
     if job["state"] == "queued" and job["position"]:
         print(f"  position {job['position']} in the queue")
     if error := job["error"]:
-        print(f"  {error['message']}\n  {error['hint']}")
+        print(plain(f"  {error['message']}\n  {error['hint']}"))
     for artefact in job["artefacts"]:
         for file in artefact["files"]:
             print(f"  {artefact['variant']:8} {size(file['size']):>10}  {file['url']}")
@@ -154,4 +154,4 @@ def jobs_log(settings: Settings, number: int, json_: bool) -> None:
     """Print the log of one job."""
     with Client(settings) as hub:
         text = hub.call("GET", f"/jobs/{number}/log")
-    show({"id": number, "log": text}, json_, lambda job: print(job["log"], end=""))
+    show({"id": number, "log": text}, json_, lambda job: print(plain(job["log"]), end=""))

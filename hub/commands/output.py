@@ -39,6 +39,17 @@ def _cell(column: str, value: object) -> str:
     return str(value)
 
 
+def plain(text: str) -> str:
+    """A text without what would steer a terminal: converters and models have the last word in it.
+
+    Lines and tabs stay, and of a line that was drawn over and over only what stood last.
+    """
+    lines = (line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
+    return "\n".join(
+        "".join(c if c.isprintable() or c == "\t" else "\ufffd" for c in line) for line in lines
+    )
+
+
 def complain(message: str, hint: str, *, kind: str = "error", json_: bool = False) -> None:
     """Print a failure on standard error: what happened, then what to do."""
     if json_:

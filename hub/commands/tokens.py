@@ -18,7 +18,7 @@ def token() -> None:
 @token.command(name="create")
 @click.argument("name")
 @click.option("--scope", type=click.Choice(["read", "write", "admin"]), default="write")
-@click.option("--days", type=click.IntRange(1), help="Days until it expires; never without.")
+@click.option("--days", type=click.IntRange(1, 36500), help="Days until it expires; never without.")
 @as_json
 @click.pass_obj
 def token_create(settings: Settings, name: str, scope: str, days: int | None, json_: bool) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from hub import local
 from hub.errors import HubError, InvalidRequest, NotFound
 from hub.local import LocalUpstream
 from hub.patience import Cancelled
@@ -76,3 +77,26 @@ def test_what_is_no_folder_is_refused(folder: Path) -> None:
 def test_hashing_can_be_cancelled(folder: Path) -> None:
     with pytest.raises(Cancelled):
         LocalUpstream(folder).snapshot("org/model", "main", lambda: True)
+
+
+def test_a_file_that_may_not_be_read_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(local, "hash_file", refuse)
+    with pytest.raises(HubError, match=r"may not read config\.json"):
+        LocalUpstream(folder).snapshot("org/model", "main")
+
+
+def test_a_folder_behind_a_closed_one_is_none(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_path: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    assert not local.readable(folder)
+    with pytest.raises(InvalidRequest, match="may read"):
+        LocalUpstream(folder)

@@ -253,3 +253,11 @@ def test_the_upstream_of_a_folder_is_local(settings: Settings) -> None:
 )
 def test_what_upstream_asks_to_wait(headers: dict[str, str], seconds: float | None) -> None:
     assert retry_after(headers) == seconds
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"id": 5, "sha": 1e400, "siblings": [[]]}'])
+def test_json_that_breaks_parsers_is_no_answer(hub: FakeHub, body: bytes) -> None:
+    hub.add("org/model", tiny_model())
+    hub.fault("/api/models/*", body=body)
+    with pytest.raises(UpstreamFailed, match="no answer of a model hub"):
+        snapshot(hub)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hub.commands.output import table
+from hub.commands.output import plain, table
 
 
 def test_tables_print_markup_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
@@ -12,3 +12,8 @@ def test_tables_print_markup_as_it_is(capsys: pytest.CaptureFixture[str]) -> Non
     assert "[red]x[/red] [/]" in out
     assert "1970-01-01 00:00" in out
     assert "None" not in out
+
+
+def test_what_a_converter_said_does_not_steer_the_terminal() -> None:
+    said = "a\tb\r\n\x1b[31mred\x1b]0;title\x07\n10 %\r20 %\r\n"
+    assert plain(said) == "a\tb\n\ufffd[31mred\ufffd]0;title\ufffd\n20 %\n"
