@@ -22,7 +22,10 @@ class Client:
 
     def __init__(self, settings: Settings) -> None:
         self.url = os.environ.get("HUB_URL", settings.base_url).rstrip("/")
-        token = os.environ.get("HUB_TOKEN") or settings.admin_token.get_secret_value()
+        token = os.environ.get("HUB_TOKEN")
+        if not token and self.url == settings.base_url.rstrip("/"):
+            # The admin token is this hub's secret: another one that HUB_URL names never sees it.
+            token = settings.admin_token.get_secret_value()
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
             # trust_env=False: a proxy of the surroundings has no business between a hub and its

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from hub.client import Client, Refused
 from hub.config import Settings
@@ -102,3 +103,14 @@ def test_no_hub_there(settings: Settings, monkeypatch: pytest.MonkeyPatch, url: 
         hub.call("GET", "/jobs")
     assert caught.value.kind == "no_hub"
     assert url in caught.value.message
+
+
+def test_another_hub_does_not_see_the_admin_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(admin_token=SecretStr("a-secret-of-this-hub"))
+    monkeypatch.delenv("HUB_TOKEN", raising=False)
+    monkeypatch.delenv("HUB_URL", raising=False)
+    with Client(settings) as own:
+        assert own._http.headers["Authorization"] == "Bearer a-secret-of-this-hub"
+    monkeypatch.setenv("HUB_URL", "http://other.example")
+    with Client(settings) as other:
+        assert "Authorization" not in other._http.headers
