@@ -51,7 +51,7 @@ def first_conversion(settings: Settings) -> None:
 
 def _install(name: str) -> None:
     """Build a plugin's environment in a process of the workers, which ends with this one."""
-    argv = [sys.executable, "-m", "workers.plugins", "install", name]
+    argv = [sys.executable, "-P", "-m", "workers.plugins", "install", name]
     with subprocess.Popen(argv, start_new_session=True) as process:
         try:
             code = process.wait()

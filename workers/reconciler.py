@@ -84,11 +84,11 @@ class Reconciler:
             log.exception("the reconciler failed")
 
     def look(self) -> None:
-        """Take back lost jobs, sweep up, ring for unheard ones, ask the watchdog."""
+        """Sweep up, take back lost jobs, ring for unheard ones, ask the watchdog."""
         if time.monotonic() >= self._patience_until:
+            scratch.sweep(self.settings)
             for job_id in leases.take_back(self.settings):
                 log.warning("job %d was taken back from a lost worker", job_id)
-        scratch.sweep(self.settings)
         unheard = leases.unheard(self.settings, self.settings.reconcile)
         # While the slots are busy messages wait, rightly: ringing again would only pile them up.
         if unheard and queue.waiting(self.settings.redis) < leases.queued(self.settings):

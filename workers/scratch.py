@@ -10,7 +10,7 @@ from sqlmodel import col, select
 
 from hub import db
 from hub.config import Settings
-from hub.leases import HELD
+from hub.leases import HELD, clock
 from hub.models import Job
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,11 @@ def remove(folder: Path) -> None:
 
 
 def sweep(settings: Settings) -> list[str]:
-    """Delete what lost workers left: every attempt's folder whose job is no longer held by it."""
+    """Delete what lost workers left: every attempt's folder that no lease holds any more.
+
+    A lease that ran out holds nothing, even before the job is taken back: that is a write, and on a
+    full disk the folder of the lost attempt is what stands in its way.
+    """
     if not settings.scratch.is_dir():
         return []
     # Listed before the rows are read: a job is claimed before its folder is made.
@@ -44,7 +48,8 @@ def sweep(settings: Settings) -> list[str]:
     if not found:
         return []
     with db.reading(settings.database) as session:
-        rows = session.exec(select(Job.id, Job.lease_token).where(col(Job.state).in_(HELD)))
+        alive = col(Job.lease_until) >= clock(session)
+        rows = session.exec(select(Job.id, Job.lease_token).where(col(Job.state).in_(HELD), alive))
         held = {f"{number}-{token}" for number, token in rows}
     left = sorted(found.keys() - held)
     for name in left:

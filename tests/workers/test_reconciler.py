@@ -133,3 +133,14 @@ def test_what_lost_workers_left_is_swept_up(either: Settings, tmp_path: Path) ->
     assert outside.exists()
     leases.done(either, claim)
     assert scratch.sweep(either) == [claim.folder]
+
+
+def test_what_a_lost_worker_left_goes_before_its_job_is_taken_back(either: Settings) -> None:
+    (job,) = add(either, 1)
+    claim = leases.claim(either, job, "w")
+    assert claim is not None
+    (either.scratch / claim.folder).mkdir(parents=True)
+    assert scratch.sweep(either) == []
+    with db.writing(either.database) as session:
+        session.get_one(Job, job).lease_until = 1.0
+    assert scratch.sweep(either) == [claim.folder]
