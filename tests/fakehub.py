@@ -515,8 +515,9 @@ class _Handler(BaseHTTPRequestHandler):
             if not block:
                 self.close_connection = True
                 return
-            self.connection.sendall(block)
+            # Counted first: a client that has it all may ask for the count before we go on.
             hub._count(path, len(block))
+            self.connection.sendall(block)
             at += len(block)
             if hub.rate:
                 early = (at - start) / hub.rate - (time.monotonic() - began)
