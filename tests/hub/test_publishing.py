@@ -88,7 +88,7 @@ def test_killed_at_every_step(settings: Settings) -> None:
     db.engine(settings.database).dispose()
     ended = subprocess.run(
         [sys.executable, str(ROOT / "tests" / "publisher.py"), str(settings.data)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "HUB_DATABASE_URL": settings.database_url},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
