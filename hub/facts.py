@@ -31,7 +31,6 @@ _METHOD_BITS = {
 # Bits a weight that its values need, where that is less than it is stored in.
 _TERNARY_BITS = 1.58
 
-_WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
 _EXPERT = re.compile(r"\.experts?\.|\.block_sparse_moe\.(input|output)_linear\b")
 _BUFFER = re.compile(r"(inv_freq|position_ids|masked_bias|num_batches_tracked)$")
 # Scales, zero points and tables that come with packed weights.
@@ -83,7 +82,6 @@ class Facts:
     experts: int | None = None
     experts_active: int | None = None
     generation: dict[str, float] = field(default_factory=dict)
-    weight_bytes: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """The facts as JSON keeps them, for `repos.add_commit(facts=…)`."""
@@ -99,7 +97,9 @@ def facts(
     tokenizer_config: Mapping[str, Any] | None = None,
 ) -> Facts:
     """The facts of a model from its parsed JSON files, the headers of its safetensors files by
-    name, its README.md and the names of all its files."""
+    name, its README.md and the names of all its files.
+
+    Every header counts: which files are the weights was decided before (hub/intake.py)."""
     settings = _Config(config)
     told = front_matter(card)
     tokenizer = _mapping(tokenizer_config)
@@ -121,16 +121,6 @@ def facts(
         has_chat_template=bool(tokenizer.get("chat_template")) or any(map(_is_template, names)),
         generation=_generation(_mapping(generation_config)),
     )
-
-
-def weight_files(names: Iterable[str]) -> list[str]:
-    """Which safetensors files of a repo are the model: `model.safetensors` or its shards; without
-    those, all others at the top. Copies in other precisions or layouts are left aside."""
-    found = sorted(name for name in names if name.endswith(".safetensors") and "/" not in name)
-    usual = [name for name in found if _WEIGHTS.fullmatch(name)]
-    if "model.safetensors" in usual:
-        return ["model.safetensors"]
-    return usual or [name for name in found if not name.startswith(("adapter_", "consolidated"))]
 
 
 def front_matter(card: str | None) -> dict[str, Any]:
@@ -249,7 +239,7 @@ def _count(config: _Config, headers: Mapping[str, Header]) -> dict[str, Any]:
     method = config.method()
     bits = config.bits()
     tensors: dict[str, Tensor] = {}
-    for file in weight_files(headers) or headers:
+    for file in sorted(headers):
         for name, tensor in headers[file].tensors.items():
             tensors.setdefault(name, tensor)
     weights = {
@@ -264,7 +254,6 @@ def _count(config: _Config, headers: Mapping[str, Header]) -> dict[str, Any]:
         "tied": tied,
         "experts": experts,
         "experts_active": active,
-        "weight_bytes": sum(tensor.end - tensor.begin for tensor in tensors.values()),
     }
     total = sum(weights.values())
     if not total:

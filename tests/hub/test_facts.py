@@ -8,7 +8,7 @@ import shapes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hub.facts import MAX_FRONT_MATTER, Facts, facts, front_matter, weight_files
+from hub.facts import MAX_FRONT_MATTER, Facts, facts, front_matter
 from hub.safetensors import Header
 
 
@@ -169,30 +169,19 @@ def test_shards_are_added_up() -> None:
     headers = {
         "model-00001-of-00002.safetensors": shapes.header(one),
         "model-00002-of-00002.safetensors": shapes.header(two),
-        "consolidated.safetensors": shapes.header({"c": ("F32", (99,))}),
     }
     assert facts({}, headers).parameters == 10
 
 
-@pytest.mark.parametrize(
-    ("names", "chosen"),
-    [
-        (["model.safetensors", "model-00001-of-00001.safetensors"], ["model.safetensors"]),
-        (
-            [
-                "model-00002-of-00002.safetensors",
-                "model-00001-of-00002.safetensors",
-                "x.safetensors",
-            ],
-            ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"],
-        ),
-        (["model.fp16.safetensors", "model.safetensors"], ["model.safetensors"]),
-        (["weights.safetensors", "adapter_model.safetensors"], ["weights.safetensors"]),
-        (["onnx/model.safetensors", "config.json"], []),
-    ],
-)
-def test_the_files_that_are_the_model(names: list[str], chosen: list[str]) -> None:
-    assert weight_files(names) == chosen
+def test_every_file_counts_whatever_it_is_called() -> None:
+    headers = {
+        "model-00001-of-00002.safetensors": shapes.header({"a": ("F32", (2, 3))}),
+        "model-extra.safetensors": shapes.header({"b": ("F32", (4,))}),
+        "vision/consolidated.safetensors": shapes.header({"c": ("F32", (5,))}),
+        # What two files hold is one tensor.
+        "model-again.safetensors": shapes.header({"a": ("F32", (2, 3))}),
+    }
+    assert facts({}, headers).parameters == 15
 
 
 def test_nothing_known() -> None:

@@ -54,6 +54,8 @@ def test_the_index_names_the_shards() -> None:
 def test_without_the_usual_names_all_there_are_are_taken() -> None:
     taken = chosen("a-1.safetensors", "a-2.safetensors", "consolidated.safetensors")
     assert taken - BASE == {"a-1.safetensors", "a-2.safetensors"}
+    taken = chosen("weights.safetensors", "adapter_model.safetensors")
+    assert taken - BASE == {"weights.safetensors"}
 
 
 @pytest.mark.parametrize("path", ["../model-1.safetensors", "/etc/passwd", "model-9.safetensors"])
