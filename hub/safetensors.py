@@ -14,7 +14,6 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from hub.errors import Unprocessable
@@ -119,17 +118,6 @@ def parse_header(
     if len(data) < 8 + length:
         raise BadSafetensors(name, f"truncated: {len(data)} bytes, the header needs {8 + length}")
     return _Reader(data[: 8 + length], name).header(size)
-
-
-def read_header(path: Path, name: str | None = None) -> Header:
-    """The header of a file on the disk. Raises BadSafetensors, which names the file."""
-    name = name or path.name
-    with path.open("rb") as file:
-        size = path.stat().st_size
-        start = file.read(8)
-        return parse_header(
-            start + file.read(header_length(start, size, name)), size=size, name=name
-        )
 
 
 def shards(

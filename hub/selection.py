@@ -59,9 +59,3 @@ def load(path: Path = FILE) -> list[Collection]:
         models = [{**model, "collection": name} for model in found.get("models", [])]
         collections.append({**found, "name": name, "models": models})
     return TypeAdapter(list[Collection]).validate_python(collections)
-
-
-def find(repo: str) -> Selected | None:
-    """The model of the selection that has this name, if one has."""
-    found = (model for collection in load() for model in collection.models if model.repo == repo)
-    return next(found, None)

@@ -16,9 +16,9 @@ from hub.safetensors import (
     MAX_HEADER,
     MAX_INDEX,
     BadSafetensors,
+    Header,
     header_length,
     parse_header,
-    read_header,
     shards,
 )
 
@@ -26,6 +26,10 @@ from hub.safetensors import (
 def packed(header: object, data: bytes = b"") -> bytes:
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + data
+
+
+def read_header(path: Path) -> Header:
+    return parse_header(path.read_bytes(), size=path.stat().st_size, name=path.name)
 
 
 def tensor(dtype: str, shape: list[int], begin: int, end: int) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from hub.blobs import BlobStore, git_sha1, lfs_pointer, lfs_pointer_sha1
 from hub.config import ROOT, Settings
 from hub.facts import facts
 from hub.models import Artefact
-from hub.safetensors import read_header
+from hub.safetensors import parse_header
 from hub.views.commands import commands
 
 WEIGHTS = b"weights" * 100
@@ -345,6 +345,27 @@ def test_pages_of_a_list_are_linked_by_whole_addresses(sort: str, catalogue: Fla
     assert names == ["org_x/unknown", "Org/big", "org/tiny", "org/model"]
 
 
+@pytest.mark.parametrize("more", ["full=true", "expand=siblings"])
+def test_a_page_with_files_is_short_and_leads_on(
+    more: str, catalogue: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hub.views.hf_api.WHOLE", 3)
+    settings: Settings = catalogue.application.config["SETTINGS"]
+    assert "Link" not in catalogue.get("/api/models?limit=1000").headers
+    everything = [item["id"] for item in catalogue.get("/api/models?limit=1000").get_json()]
+    names: list[str] = []
+    path = f"/api/models?limit=1000&{more}"
+    while path:
+        answer = catalogue.get(path)
+        assert len(answer.get_json()) <= 3
+        assert all(item["siblings"] for item in answer.get_json())
+        names += [item["id"] for item in answer.get_json()]
+        link = answer.headers.get("Link", "")
+        path = link.partition(">")[0].removeprefix(f"<{settings.base_url}")
+    assert names == everything
+    assert len(names) > 3
+
+
 # Its own clients, over a server -------------------------------------------------------------
 
 SAMPLE = ROOT / "samples" / "slmhub" / "stdlib-llama-3m"
@@ -359,7 +380,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     settings.data.mkdir()
     db.migrate(settings.database)
     files = {path.name: path.read_bytes() for path in SAMPLE.iterdir()}
-    header = {"model.safetensors": read_header(SAMPLE / "model.safetensors")}
+    header = {"model.safetensors": parse_header(files["model.safetensors"])}
     about = facts({"model_type": "llama"}, header, file_names=files).as_dict()
     publish(settings, "slmhub/sample", files, facts=about, large=["model.safetensors"])
     publish(
