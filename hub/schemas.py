@@ -57,8 +57,8 @@ class ConversionRequest(_Body):
     options: dict[Text, Option] = Field({}, description="Of that plugin; the rest have defaults")
 
 
-class ArtefactFile(BaseModel):
-    """A file of an artefact."""
+class ListedFile(BaseModel):
+    """A file of an artefact, or of a model's main commit."""
 
     path: str
     size: int
@@ -73,7 +73,7 @@ class Artefact(BaseModel):
     repo: str = Field(description="The derived repo it was published in")
     commit: str
     sandbox: str = Field(description="The isolation it was made in: strict or weak")
-    files: list[ArtefactFile]
+    files: list[ListedFile]
 
 
 class ModelArtefact(Artefact):
@@ -122,15 +122,6 @@ class JobPage(BaseModel):
     next: str | None = Field(description="The cursor of the next page")
 
 
-class ModelFile(BaseModel):
-    """A file of a model's main commit."""
-
-    path: str
-    size: int
-    sha256: str
-    url: str = Field(description="Where it is downloaded")
-
-
 class ModelSummary(BaseModel):
     """A model as the list has it: the facts of its main commit."""
 
@@ -156,7 +147,7 @@ class ModelSummary(BaseModel):
 class Model(ModelSummary):
     """A model with its files."""
 
-    files: list[ModelFile]
+    files: list[ListedFile]
 
 
 class ModelPage(BaseModel):
