@@ -26,6 +26,8 @@ blueprint.after_request(hf_wire.open_to_scripts)
 
 PAGE = 100
 """Models of a list's page where the client does not say how many."""
+WHOLE = 50
+"""The most models of a page that tells their files too."""
 FIELDS = 40
 """The most that a list is asked for at once: parameters of the query, and tags in it."""
 LENGTH = 255
@@ -55,6 +57,7 @@ def list_models() -> Response:
             "bad_sort", f"{sort[:80]!a} is no order of models.", f"Use one of {', '.join(_ORDERS)}."
         )
     limit = request.args.get("limit", PAGE, int)
+    whole = _flag("full") or "siblings" in request.args.getlist("expand")
     with reading(settings.database) as session:
         rows, following = repos.listing(
             session,
@@ -62,11 +65,11 @@ def list_models() -> Response:
             kind=None,
             sort=_ORDERS[sort],
             cursor=request.args.get("cursor"),
-            limit=limit,
+            limit=min(limit, WHOLE) if whole else limit,
             also=list(_conditions()),
         )
         items = [hf_documents.model(repo) for repo in rows]
-        if _flag("full") or "siblings" in request.args.getlist("expand"):
+        if whole:
             files = hf_documents.siblings_of(session, rows)
             items = [{**item, "siblings": files[item["id"]]} for item in items]
     response = jsonify(items)
