@@ -26,6 +26,8 @@ HELD = (JobState.RUNNING, JobState.PUBLISHING)
 LOSSES = 3
 AWAY = (OperationalError, InterfaceError)
 PATIENCE = 600.0
+BATCH = 100
+"""Jobs that are looked up at once to be rung for: the next look finds those behind them."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -279,13 +281,13 @@ def _take_back(job: Job, now: float) -> None:
 
 
 def unheard(settings: Settings, age: float) -> list[int]:
-    """The queued jobs whose message was sent `age` seconds ago and not heard; oldest first."""
+    """Queued jobs whose message was sent `age` seconds ago and not heard; the BATCH oldest."""
     with db.reading(settings.database) as session:
         return list(_ids(session, col(Job.notified_at) < clock(session) - age))
 
 
 def unsent(settings: Settings) -> list[int]:
-    """The queued jobs for which no message was sent since they were queued; oldest first."""
+    """Queued jobs for which no message was sent since they were queued; the BATCH oldest."""
     with db.reading(settings.database) as session:
         return list(_ids(session, col(Job.notified_at).is_(None)))
 
@@ -311,6 +313,9 @@ def held(settings: Settings, worker: str) -> int:
 
 def _ids(session: Session, condition: Any) -> list[int]:
     ids = session.exec(
-        select(Job.id).where(col(Job.state) == JobState.QUEUED, condition).order_by(col(Job.id))
+        select(Job.id)
+        .where(col(Job.state) == JobState.QUEUED, condition)
+        .order_by(col(Job.id))
+        .limit(BATCH)
     )
     return [number for number in ids if number is not None]

@@ -150,6 +150,21 @@ def test_what_was_not_sent_and_not_heard(either: Settings) -> None:
     assert leases.unheard(either, 15) == []
 
 
+def test_a_long_queue_is_looked_through_in_pieces(
+    either: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "BATCH", 2)
+    numbers = [queue_job(either, str(number)) for number in range(5)]
+    found: list[list[int]] = []
+    while piece := leases.unsent(either):
+        found.append(piece)
+        with db.writing(either.database) as session:
+            for number in piece:
+                jobs.get(session, number).notified_at = 5.0
+    assert found == [numbers[:2], numbers[2:4], numbers[4:]]
+    assert leases.unheard(either, 15) == numbers[:2]
+
+
 def _claim_all(
     database_url: str, data: str, numbers: list[int], answers: "multiprocessing.Queue[object]"
 ) -> None:
