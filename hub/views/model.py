@@ -16,7 +16,7 @@ from hub.manifest import Variant
 from hub.models import ACTIVE, Artefact, Commit, File, Job, JobState, Repo
 from hub.security import reads, writes
 from hub.views.commands import commands
-from hub.views.support import Verdict, verdicts
+from hub.views.verdicts import Verdict, verdicts
 from hub.web import current_settings
 
 blueprint = Blueprint("model", __name__)

@@ -19,7 +19,7 @@ from hub.app import create_app
 from hub.blobs import BlobStore
 from hub.config import Settings
 from hub.models import JobState
-from hub.views.support import Verdicts
+from hub.views.verdicts import Verdicts
 
 
 @pytest.fixture
