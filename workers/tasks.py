@@ -34,12 +34,11 @@ def run(settings: Settings, job_id: int, worker: str) -> None:
         return
     folder = settings.scratch / claim.folder
     try:
-        with JobLog(settings, job_id) as joblog, Holding(settings, claim) as held:
-            joblog.say(f"attempt {claim.attempt} by worker {worker}")
-            outcome = _outcome(settings, held, folder, joblog)
+        with Holding(settings, claim) as held:
+            outcome = _outcome(settings, held, folder, worker)
             # First: what filled the disk may be in it, and the end is a row that needs some space.
             scratch.remove(folder)
-            _end(settings, held, joblog, outcome)
+            _end(settings, held, outcome)
     except LostLease:
         log.warning("job %d was taken back meanwhile; nothing of this attempt counts", job_id)
     except leases.AWAY as error:
@@ -52,12 +51,14 @@ def run(settings: Settings, job_id: int, worker: str) -> None:
 Outcome = HubError | Cancelled | str | None
 
 
-def _outcome(settings: Settings, held: Holding, folder: Path, joblog: JobLog) -> Outcome:
+def _outcome(settings: Settings, held: Holding, folder: Path, worker: str) -> Outcome:
     """Do the work: its result, or what ended it."""
     claim = held.claim
     try:
-        folder.mkdir(parents=True)
-        return KINDS[claim.kind](settings, held, folder, joblog)
+        with JobLog(settings, claim.id) as joblog:
+            joblog.say(f"attempt {claim.attempt} by worker {worker}")
+            folder.mkdir(parents=True)
+            return KINDS[claim.kind](settings, held, folder, joblog)
     except (HubError, Cancelled) as error:
         return error
     except (LostLease, *leases.AWAY):
@@ -85,17 +86,27 @@ def _unexpected(claim: Claim, error: Exception) -> HubError:
     )
 
 
-def _end(settings: Settings, held: Holding, joblog: JobLog, outcome: Outcome) -> None:
+def _end(settings: Settings, held: Holding, outcome: Outcome) -> None:
     claim = held.claim
     if isinstance(outcome, Cancelled):
         reason = held.reason or Reason.STOP
-        joblog.say(f"ended: {reason.value}")
+        _note(settings, claim, f"ended: {reason.value}")
         # A job that was lost is not ours to end, and one of a stopping worker was given back.
         if reason is Reason.CANCEL:
             leases.cancelled(settings, claim)
     elif isinstance(outcome, HubError):
-        joblog.say(f"failed: {outcome.kind}: {outcome.message} {outcome.hint}".rstrip())
+        text = f"failed: {outcome.kind}: {outcome.message} {outcome.hint}"
+        _note(settings, claim, text.rstrip())
         leases.fail(settings, claim, outcome)
     else:
         leases.done(settings, claim, outcome)
-        joblog.say("done")
+        _note(settings, claim, "done")
+
+
+def _note(settings: Settings, claim: Claim, text: str) -> None:
+    """Write the end into the job's log. One that cannot be written is no obstacle to it."""
+    try:
+        with JobLog(settings, claim.id) as joblog:
+            joblog.say(text)
+    except OSError as error:
+        log.warning("job %d: its log cannot be written (%s)", claim.id, error)

@@ -1,6 +1,7 @@
 """The task's edge: every way a job can end, without a process of its own."""
 
 import errno
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -130,6 +131,27 @@ def test_what_filled_the_disk_is_gone_before_the_end_is_written(
     monkeypatch.setattr(leases, "fail", failing)
     assert run(quick, work, monkeypatch).state == "failed"
     assert left == [[]]
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [(errno.ENOSPC, "disk_full"), (errno.EACCES, "internal")]
+)
+def test_a_log_that_cannot_be_created_is_a_reason(
+    quick: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    code: int,
+    kind: str,
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(JobLog, "__init__", refuse)
+    job_id = submit(quick)
+    tasks.run(quick, job_id, "w")
+    found = row(quick, job_id)
+    assert (found.state, found.error_kind, found.attempt) == ("failed", kind, 1)
+    assert os.strerror(code) in caplog.text
 
 
 def test_a_log_that_finds_no_space_hides_no_end(
