@@ -130,21 +130,19 @@ def check_line(result: Mapping[str, Any]) -> str:
 def _choose(
     variants: Mapping[str, Variant], rows: Sequence[Artefact]
 ) -> list[tuple[str, str, Artefact]]:
-    """For each class that is there the one to begin with: a default, else the most exact."""
+    """For each class that is there the one to begin with: its pick, else the most exact."""
     chosen = []
     for name, advice in _PICKS.items():
         some = [row for row in rows if row.variant in variants]
         some = [row for row in some if variants[row.variant].class_ == name]
         if some:
-            best = max(
-                some,
-                key=lambda row: (
-                    variants[row.variant].note.startswith(("Default", "Hardly")),
-                    variants[row.variant].bits,
-                ),
-            )
+            best = max(some, key=lambda row: _rank(variants[row.variant]))
             chosen.append((name, advice, best))
     return chosen
+
+
+def _rank(variant: Variant) -> tuple[bool, float]:
+    return variant.pick, variant.bits
 
 
 def _commands(settings: Settings, fmt: Format, row: Artefact) -> list[tuple[str, str]]:

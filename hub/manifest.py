@@ -25,6 +25,7 @@ class Variant(_Table):
     bits: float = Field(gt=0, le=64, description="Bits per weight, on average")
     class_: Literal["ultra-low", "low", "medium", "half", "full"] = Field(alias="class")
     note: Line = Field(description="One line of advice")
+    pick: bool = Field(False, description="The one to begin with in its class")
 
 
 class Option(_Table):

@@ -104,6 +104,16 @@ def test_a_card_says_all_there_is(settings: Settings) -> None:
     assert html.count("sandbox: strict") == 1
 
 
+def test_the_pick_of_a_class_is_the_manifests(settings: Settings) -> None:
+    rows = [artefact("Q8_0"), artefact("Q4_K_M"), artefact("Q4_0")]
+    for pick, best in (("Q4_0", "Q4_0"), ("Q4_K_M", "Q4_K_M"), (None, "Q4_K_M")):
+        variants = [one.model_copy(update={"pick": one.name == pick}) for one in FORMAT.variants]
+        fmt = FORMAT.model_copy(update={"variants": variants})
+        text = cards.card(settings, fmt, FACTS, rows)
+        assert f"most laptops: **{cards.markdown(best)}**" in text, pick
+        assert f"quality counts: **{cards.markdown('Q8_0')}**" in text
+
+
 def test_different_recipes_are_told_apart(settings: Settings) -> None:
     old = artefact("Q4_0", plugin_version="1.0.0", sandbox="weak", options={}, tools={})
     text, _ = read(settings, FACTS, artefact("Q8_0"), old)
