@@ -8,12 +8,11 @@ rows at every commit, so they never lag behind what is there.
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
 
 from huggingface_hub import ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from hub import __version__
+from hub import __version__, commandlines
 from hub.config import ROOT, Settings
 from hub.formats import Format, source_name
 from hub.manifest import Variant
@@ -84,7 +83,7 @@ def card(
         rows=rows,
         variants=variants,
         picks=_choose(variants, rows),
-        runs={row.variant: _commands(settings, fmt, row) for row in rows},
+        commands={row.variant: commandlines.commands(settings.base_url, fmt, row) for row in rows},
         checks={row.variant: check_line(row.check_result) for row in rows},
         recipes=_recipes(rows),
     )
@@ -143,24 +142,6 @@ def _choose(
 
 def _rank(variant: Variant) -> tuple[bool, float]:
     return variant.pick, variant.bits
-
-
-def _commands(settings: Settings, fmt: Format, row: Artefact) -> list[tuple[str, str]]:
-    path = str(row.files[0]["path"]) if row.files else ""
-    base = f"{settings.base_url}/{quote(row.repo)}/resolve/main"
-    return [
-        (
-            run.title,
-            run.fill(
-                repo=row.repo,
-                variant=row.variant,
-                file=path,
-                hub=settings.base_url,
-                url=f"{base}/{quote(path)}",
-            ),
-        )
-        for run in fmt.run
-    ]
 
 
 def _recipes(rows: Sequence[Artefact]) -> list[tuple[list[str], Artefact]]:

@@ -93,10 +93,8 @@ class Run(_Table):
 
     def fill(self, **values: str) -> str:
         """The command with its placeholders replaced; other braces stay as they are."""
-        filled = self.command
-        for key, value in values.items():
-            filled = filled.replace("{" + key + "}", value)
-        return filled
+        # In one pass: what is filled in may look like a placeholder itself.
+        return re.sub(r"\{(\w+)\}", lambda found: values.get(found[1], found[0]), self.command)
 
 
 class Manifest(_Table):

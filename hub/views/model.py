@@ -9,13 +9,13 @@ from werkzeug.wrappers import Response
 
 from hub import catalogue, db, formats, markdown, repos, requests
 from hub.blobs import BlobStore
+from hub.commandlines import commands
 from hub.config import Settings
 from hub.errors import HubError, InvalidRequest
 from hub.formats import Format
 from hub.manifest import Variant
 from hub.models import ACTIVE, Artefact, Commit, File, Job, JobState, Repo
 from hub.security import reads, writes
-from hub.views.commands import commands
 from hub.views.verdicts import Verdict, verdicts
 from hub.web import current_settings
 

@@ -20,11 +20,11 @@ from servers import gunicorn
 from hub import db, repos, tokens
 from hub.app import create_app
 from hub.blobs import BlobStore, git_sha1, lfs_pointer, lfs_pointer_sha1
+from hub.commandlines import commands
 from hub.config import ROOT, Settings
 from hub.facts import facts
 from hub.models import Artefact
 from hub.safetensors import parse_header
-from hub.views.commands import commands
 
 WEIGHTS = b"weights" * 100
 FILES = {
