@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
-from hub import cards, db, formats, jobs, leases, repos
+from hub import cards, catalogue, db, formats, jobs, leases, repos
 from hub.blobs import BlobStore, Stored, lfs_pointer_sha1
 from hub.config import Settings
 from hub.errors import Conflict
@@ -159,7 +159,7 @@ def _publish(
         if there := published(session, [artefact.key]).get(artefact.key):
             return there
         parent, tree = _present(session, name)
-        current = current_artefacts(session, name, {path: e.sha256 for path, e in tree.items()})
+        current = _whole(catalogue.published_in(session, [name])[name], tree)
     current = [row for row in current if row.variant != artefact.variant]
     entries = _tree(tree, current, source, files)
     card = cards.card(settings, fmt, source.facts, sorted_as(fmt, [*current, artefact]))
@@ -188,16 +188,11 @@ def _publish(
         return _write(session, artefact, sha)
 
 
-def current_artefacts(session: Session, repo: str, tree: Mapping[str, str]) -> list[Artefact]:
-    """The newest artefact of each variant whose files are in this tree (path → SHA-256)."""
-    rows = session.exec(
-        select(Artefact).where(col(Artefact.repo) == repo).order_by(col(Artefact.id))
-    )
-    newest = {row.variant: row for row in rows}
+def _whole(rows: Iterable[Artefact], tree: Mapping[str, Entry]) -> list[Artefact]:
+    """The artefacts whose files are all in this tree."""
+    there = {path: entry.sha256 for path, entry in tree.items()}
     return [
-        row
-        for row in newest.values()
-        if all(tree.get(file["path"]) == file["sha256"] for file in row.files)
+        row for row in rows if all(there.get(one["path"]) == one["sha256"] for one in row.files)
     ]
 
 

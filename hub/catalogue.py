@@ -1,9 +1,10 @@
 """What the catalogue counts and groups, beside the rows that repos.listing pages through."""
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import func
+from sqlalchemy import ColumnElement, func, tuple_
 from sqlmodel import Session, col, select
 
 from hub.models import ACTIVE, Artefact, Job, Repo
@@ -73,22 +74,27 @@ def mirroring(session: Session) -> dict[str, Job]:
     return {job.repo: job for job in rows}
 
 
-def latest_artefacts(session: Session, source: str, commit: str) -> list[Artefact]:
-    """The newest artefact of each plugin and variant that was made from a commit."""
-    rows = session.exec(
-        select(Artefact)
-        .where(col(Artefact.source) == source, col(Artefact.source_commit) == commit)
-        .order_by(col(Artefact.id))
-    )
-    return list({(row.plugin, row.variant): row for row in rows}.values())
+def made_from(session: Session, commits: Mapping[str, str]) -> Mapping[str, list[Artefact]]:
+    """By source, the newest artefact of each plugin and variant that was made from its commit."""
+    pair = tuple_(col(Artefact.source), col(Artefact.source_commit))
+    return _newest(session, pair.in_(list(commits.items())), "source", "plugin", "variant")
 
 
-def published_artefacts(session: Session, repo: str) -> list[Artefact]:
-    """The newest artefact of each variant that is published in a derived repo."""
-    rows = session.exec(
-        select(Artefact).where(col(Artefact.repo) == repo).order_by(col(Artefact.id))
-    )
-    return list({row.variant: row for row in rows}.values())
+def published_in(session: Session, names: Collection[str]) -> Mapping[str, list[Artefact]]:
+    """By derived repo, the newest artefact of each variant that was published in it."""
+    return _newest(session, col(Artefact.repo).in_(names), "repo", "variant")
+
+
+def _newest(
+    session: Session, condition: ColumnElement[bool], *key: str
+) -> Mapping[str, list[Artefact]]:
+    """The newest of the artefacts that have the same key, by the first part of it."""
+    rows = session.exec(select(Artefact).where(condition).order_by(col(Artefact.id)))
+    newest = {tuple(getattr(row, part) for part in key): row for row in rows}
+    found: dict[str, list[Artefact]] = defaultdict(list)
+    for name, row in newest.items():
+        found[name[0]].append(row)
+    return found
 
 
 def latest_jobs(session: Session, repo: str, commit: str) -> Mapping[tuple[str, str], Job]:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import and_, func, or_
+from sqlalchemy import and_, func
 from sqlmodel import Session, col, select
 
-from hub import formats, repos
+from hub import catalogue, formats, repos
 from hub.config import Settings
 from hub.formats import Format
 from hub.jobs import describe_artefact
@@ -15,7 +15,7 @@ from hub.models import Artefact, Commit, File, Repo
 
 
 def models(session: Session, settings: Settings, rows: Sequence[Repo]) -> list[dict[str, Any]]:
-    """The summaries of repos (schemas.ModelSummary), with two queries however many there are."""
+    """The summaries of repos (schemas.ModelSummary), with as many queries as for one of each kind."""
     sizes = _sizes(session, rows)
     artefacts = _artefacts(session, rows)
     return [
@@ -96,20 +96,15 @@ def _sizes(session: Session, rows: Sequence[Repo]) -> dict[str, int]:
 
 
 def _artefacts(session: Session, rows: Sequence[Repo]) -> dict[str, list[Artefact]]:
-    """The newest of each variant: made from a repo's main commit, or published in a derived one."""
-    names = [repo.name for repo in rows]
-    commits = {repo.name: repo.main for repo in rows}
-    found: dict[str, dict[tuple[str, str], Artefact]] = {}
-    for row in session.exec(
-        select(Artefact)
-        .where(or_(col(Artefact.source).in_(names), col(Artefact.repo).in_(names)))
-        .order_by(col(Artefact.id))
-    ):
-        if commits.get(row.source) == row.source_commit:
-            found.setdefault(row.source, {})[row.plugin, row.variant] = row
-        if row.repo in commits:
-            found.setdefault(row.repo, {})[row.plugin, row.variant] = row
-    return {name: list(made.values()) for name, made in found.items()}
+    """Made from a repo's main commit, or published in a derived one."""
+    sources = {repo.name: repo.main for repo in rows if repo.kind == "mirrored"}
+    derived = [repo.name for repo in rows if repo.kind == "derived"]
+    found: dict[str, list[Artefact]] = {}
+    if sources:
+        found |= catalogue.made_from(session, sources)
+    if derived:
+        found |= catalogue.published_in(session, derived)
+    return found
 
 
 def _artefact(settings: Settings, row: Artefact) -> dict[str, Any]:

@@ -88,10 +88,10 @@ def show(org: str, name: str) -> str:
         commit = repos.resolve(session, repo, revision)
         files = repos.files(session, commit)
         if repo.kind == "derived":
-            artefacts = catalogue.published_artefacts(session, repo.name)
+            artefacts = catalogue.published_in(session, [repo.name])[repo.name]
             jobs = {}
         else:
-            artefacts = catalogue.latest_artefacts(session, repo.name, commit.sha)
+            artefacts = catalogue.made_from(session, {repo.name: commit.sha})[repo.name]
             jobs = dict(catalogue.latest_jobs(session, repo.name, commit.sha))
         derived = repos.listing(session, kind="derived", source=repo.name, sort="name")[0]
     common = {
