@@ -9,9 +9,7 @@ import hashlib
 import os
 import platform
 import shutil
-import subprocess
 import sys
-import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,14 +21,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic import ValidationError as Invalid
 
-from hub import launch
 from hub.config import Settings
 from hub.errors import Unprocessable
 from hub.manifest import API, Manifest, Option, Run, Value, Variant
 
 MANIFEST = "plugin.toml"
 LOCK = "requirements.txt"
-SUPPORTS_SECONDS = 10
 
 
 class Format(BaseModel):
@@ -247,55 +243,6 @@ def state(settings: Settings, fmt: Format) -> State:
     return State("not installed", f"run `slmhub plugins install {fmt.name}`")
 
 
-def supports(
-    settings: Settings, fmt: Format, config: Mapping[str, Any], files: list[str]
-) -> str | None:
-    """One sentence why the plugin cannot convert a repo with this config and these files, or None.
-
-    What needs no code is checked first; then the plugin's own `supports` is asked, in its own
-    environment and sandbox, with ten seconds to answer.
-    """
-    lacking = fmt.lacks(files)
-    if lacking:
-        return lacking
-    if fmt.command is None and not _defines(fmt.folder / "convert.py", "supports"):
-        return None
-    with tempfile.TemporaryDirectory(prefix="slmhub-") as folder:
-        request = launch.Request(
-            action="supports", name=fmt.name, config=dict(config), files=list(files)
-        )
-        try:
-            plan = launch.plan(settings, fmt, environment(settings, fmt), request, Path(folder))
-        except RecursionError:
-            return "The model's config.json is nested too deeply."
-        try:
-            ended = subprocess.run(
-                plan.command,
-                env=plan.env,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=SUPPORTS_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            return f"{fmt.title} did not answer within {SUPPORTS_SECONDS} s whether it can."
-    last = launch.last_event(ended.stdout)
-    if last.get("event") == "done" and ended.returncode == 0:
-        reason = last.get("reason")
-        return _printable(reason) if reason else None
-    said = last.get("message") or f"it ended with code {ended.returncode}"
-    raise Unprocessable(
-        _printable(last.get("kind") or "plugin_crashed"),
-        f"{fmt.title} failed while asked whether it supports this model: {_printable(said)}",
-        _printable(last.get("hint") or f"See `slmhub plugins check {fmt.name}`."),
-    )
-
-
-def _printable(said: object) -> str:
-    """What a plugin said, for people. It quotes models, whose texts may be half a character."""
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in str(said)[:1000])
-
-
 def _folders(settings: Settings) -> Iterator[Path]:
     for parent in settings.plugin_folders:
         if parent.is_dir():
@@ -339,8 +286,3 @@ def _locked(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
-
-
-def _defines(module: Path, function: str) -> bool:
-    """Whether a module has a top-level function, by its text: no process is started for nothing."""
-    return f"\ndef {function}(" in "\n" + module.read_text("utf-8", "replace")

@@ -6,23 +6,27 @@ the launcher (workers/sandbox.py) and the shim (workers/shim.py) are started by 
 
 import json
 import os
+import selectors
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 
 from hub.config import ROOT, Settings
 from hub.errors import Unavailable
-
-if TYPE_CHECKING:
-    from hub.formats import Format
+from hub.formats import Format
 
 LAUNCHER = ROOT / "workers" / "sandbox.py"
 SHIM = ROOT / "workers" / "shim.py"
+ANSWER = 1 << 20
+"""Bytes that a plugin may say on each stream when it is asked something."""
+SUPPORTS_MEMORY = 2 << 30
+"""Bytes that one process of `supports` may use: enough for an import of torch."""
 
 
 @dataclass
@@ -50,6 +54,19 @@ class Plan:
     command: list[str]
     env: dict[str, str]
     level: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a process said until it ended, and its exit code."""
+
+    code: int
+    output: bytes
+    errors: bytes
+
+
+class SaidTooMuch(Exception):
+    """A process that was asked something said more than ANSWER bytes on a stream."""
 
 
 def self_test() -> str | None:
@@ -103,7 +120,7 @@ def memory(settings: Settings) -> int:
 
 
 def plan(
-    settings: Settings, fmt: "Format", environment: Path, request: Request, folder: Path
+    settings: Settings, fmt: Format, environment: Path, request: Request, folder: Path
 ) -> Plan:
     """Write request.json and the launcher's plan into `folder`, and say what to start."""
     isolation = level(settings)
@@ -118,6 +135,9 @@ def plan(
         if path is not None:
             write[path] = name
     python = environment / "bin" / "python"
+    allowed = memory(settings)
+    if request.action == "supports":
+        allowed = min(allowed, SUPPORTS_MEMORY)
     places = {**read, **write}
 
     def inside(path: Path | None) -> str | None:
@@ -132,7 +152,7 @@ def plan(
         "output": inside(request.output),
         "scratch": inside(request.scratch),
         "threads": threads(settings),
-        "memory": memory(settings),
+        "memory": allowed,
     }
     document.write_text(json.dumps(content), "utf-8")
     document.chmod(0o644)
@@ -155,8 +175,10 @@ def plan(
         "folder": where,
         "file_size": settings.output_limit,
         "processes": settings.process_limit,
-        "tmp": min(1 << 30, memory(settings) // 4),
+        "tmp": min(1 << 30, allowed // 4),
     }
+    if request.action != "convert":  # a conversion is watched instead, all its processes together
+        sandbox["data"] = allowed
     launcher = folder / "sandbox.json"
     launcher.write_text(json.dumps(sandbox), "utf-8")
     return Plan(
@@ -164,6 +186,83 @@ def plan(
         _environment(settings, python.parent, inside(request.scratch) or "/tmp"),  # noqa: S108
         isolation,
     )
+
+
+def ask(plan: Plan, seconds: float) -> Answer:
+    """Start a plan and wait for its end, as for a short answer; nothing of it is left behind.
+
+    TimeoutError when it did not end within the time, SaidTooMuch above ANSWER bytes.
+    """
+    with psutil.Popen(
+        plan.command,
+        env=plan.env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        deadline = time.monotonic() + seconds
+        try:
+            output, errors = _read(process, deadline)
+            code = process.wait(max(0.0, deadline - time.monotonic()))
+        except psutil.TimeoutExpired:
+            end(process, grace=0)
+            raise TimeoutError from None
+        except BaseException:
+            end(process, grace=0)
+            raise
+    return Answer(int(code), output, errors)
+
+
+def _read(process: psutil.Popen, deadline: float) -> tuple[bytes, bytes]:
+    """What a process says on both streams until it closes them."""
+    said = {process.stdout: bytearray(), process.stderr: bytearray()}
+    with selectors.DefaultSelector() as selector:
+        for pipe in said:
+            selector.register(pipe, selectors.EVENT_READ, said[pipe])
+        while selector.get_map():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            for key, _ in selector.select(left):
+                data = os.read(key.fd, 1 << 16)
+                if not data:
+                    selector.unregister(key.fileobj)
+                key.data.extend(data)
+                if len(key.data) > ANSWER:
+                    raise SaidTooMuch
+    return bytes(said[process.stdout]), bytes(said[process.stderr])
+
+
+def tree(process: psutil.Popen) -> list[psutil.Process]:
+    """The launcher and all that descends from it."""
+    return [process, *process.children(recursive=True)]
+
+
+def end(process: psutil.Popen, grace: float) -> None:
+    """End a launched process with all that descends from it: TERM, `grace` seconds, KILL."""
+    try:
+        descendants = tree(process)[1:]
+        if grace:
+            process.terminate()
+            try:
+                process.wait(grace)
+            except psutil.TimeoutExpired:
+                descendants = tree(process)[1:]
+        # Process 1 of the sandbox takes its whole namespace with it; without one, each is ended.
+        for one in descendants:
+            try:
+                one.kill()
+            except psutil.NoSuchProcess:
+                continue
+        try:
+            process.wait(2)  # the launcher ends orphans that were not yet seen
+        except psutil.TimeoutExpired:
+            process.kill()
+            process.wait()
+    except psutil.NoSuchProcess:
+        return
+    psutil.wait_procs(descendants, timeout=5)
 
 
 def last_event(output: bytes) -> Mapping[str, Any]:

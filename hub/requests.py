@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
-from hub import artefacts, db, formats, jobs, launch, repos
+from hub import artefacts, asking, db, formats, jobs, launch, repos
 from hub.blobs import BlobStore
 from hub.config import Settings
 from hub.errors import Conflict, InvalidRequest, NoSpace, NotFound, Unprocessable
@@ -112,7 +112,7 @@ def request_conversion(
     about = config(settings, files)
     _check_space(settings, fmt, missing, facts, files)
     _check_memory(settings, fmt, facts, about)
-    if reason := formats.supports(settings, fmt, about, [file.path for file in files]):
+    if reason := asking.supports(settings, fmt, about, [file.path for file in files]):
         raise Unprocessable(
             "not_supported",
             reason,

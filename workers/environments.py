@@ -174,25 +174,24 @@ def _smoke(settings: Settings, fmt: Format, folder: Path, report: Report) -> dic
         shutil.rmtree(scratch)
         return {}
     try:
-        ended = subprocess.run(
-            plan.command,
-            env=plan.env,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=SMOKE_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
+        answer = launch.ask(plan, SMOKE_SECONDS)
+    except TimeoutError:
         raise InstallFailed(
             "install_failed",
             f"its modules did not import within {SMOKE_SECONDS} s",
             "Try again when the machine has less to do.",
         ) from None
+    except launch.SaidTooMuch:
+        raise InstallFailed(
+            "install_failed",
+            f"its modules said more than {launch.ANSWER:,} bytes when imported",
+            "Tell the plugin's authors.",
+        ) from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    last = launch.last_event(ended.stdout)
-    if ended.returncode != 0 or last.get("event") != "done":
-        words = ended.stderr.decode("utf-8", "replace").strip()[-1000:]
+    last = launch.last_event(answer.output)
+    if answer.code != 0 or last.get("event") != "done":
+        words = answer.errors.decode("utf-8", "replace").strip()[-1000:]
         raise InstallFailed(
             "install_failed",
             f"its modules do not import: {last.get('message') or words or 'no reason was given'}",

@@ -18,7 +18,7 @@ from typing import Any
 import click
 from uv import find_uv_bin
 
-from hub import formats, launch
+from hub import asking, formats, launch
 from hub.cli import edge
 from hub.commands.output import as_json, show, table
 from hub.config import Settings
@@ -135,7 +135,7 @@ def _environment(settings: Settings, fmt: Format, report: Callable[[str], None])
 def _supports(settings: Settings, fmt: Format) -> str:
     sample = sample_folder()
     config = json.loads((sample / "config.json").read_bytes())
-    reason = formats.supports(settings, fmt, config, [path.name for path in sample.iterdir()])
+    reason = asking.supports(settings, fmt, config, [path.name for path in sample.iterdir()])
     if reason:
         raise HubError("not_supported", reason)
     return "takes the sample model"

@@ -4,7 +4,8 @@
 
 PLAN.json holds `level` (strict or weak), `parent` (the process whose death ends everything),
 `read` and `write` (folders and files, {path outside: path inside}), `command`, `folder` (to start
-it in), `file_size` (bytes), `processes`, and `tmp` (bytes of the private /tmp).
+it in), `file_size` (bytes), `processes`, `tmp` (bytes of the private /tmp), and where wanted `data`
+(bytes of memory that each process may have of its own).
 
 strict, from the outside in:
     launcher    stays outside; dies with its parent, hands SIGTERM on, ends as the converter ended
@@ -403,6 +404,8 @@ def _limits(plan: Plan) -> None:
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_NOFILE, 4096)
     _limit(resource.RLIMIT_FSIZE, plan["file_size"])
+    if "data" in plan:
+        _limit(resource.RLIMIT_DATA, plan["data"])
 
 
 def _limit(which: int, value: int) -> None:

@@ -13,7 +13,7 @@ import psutil
 from hub import launch
 from hub.config import Settings
 from hub.errors import HubError
-from hub.launch import Request
+from hub.launch import Request, end, tree
 
 LOOK = 0.25  # seconds between two looks at memory and processes
 DISK_LOOK = 1.0
@@ -154,37 +154,6 @@ class Watch:
                 f"The disk has {free // MiB} MiB left, and {DISK_FLOOR // MiB} MiB must stay free.",
                 "Free some space (`slmhub gc` removes what nothing needs), then request it again.",
             )
-
-
-def tree(process: psutil.Popen) -> list[psutil.Process]:
-    """The launcher and all that descends from it."""
-    return [process, *process.children(recursive=True)]
-
-
-def end(process: psutil.Popen, grace: float) -> None:
-    """End a launched process with all that descends from it: TERM, `grace` seconds, KILL."""
-    try:
-        descendants = tree(process)[1:]
-        if grace:
-            process.terminate()
-            try:
-                process.wait(grace)
-            except psutil.TimeoutExpired:
-                descendants = tree(process)[1:]
-        # Process 1 of the sandbox takes its whole namespace with it; without one, each is ended.
-        for one in descendants:
-            try:
-                one.kill()
-            except psutil.NoSuchProcess:
-                continue
-        try:
-            process.wait(2)  # the launcher ends orphans that were not yet seen
-        except psutil.TimeoutExpired:
-            process.kill()
-            process.wait()
-    except psutil.NoSuchProcess:
-        return
-    psutil.wait_procs(descendants, timeout=5)
 
 
 def _threads(process: psutil.Process) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
-from hub import formats
+from hub import asking
 from hub.config import Settings
 from hub.errors import HubError
 from hub.formats import Format
@@ -73,7 +73,7 @@ class Verdicts:
             if known is not None and not (known.done() and known.exception()):
                 self._answers.move_to_end(key)
                 return known
-            future = self._pool.submit(formats.supports, settings, fmt, config, files)
+            future = self._pool.submit(asking.supports, settings, fmt, config, files)
             self._answers[key] = future
             while len(self._answers) > KEPT:
                 self._answers.popitem(last=False)

@@ -1,7 +1,6 @@
 """Manifests: what is read, what is refused with key and cause, and what options accept."""
 
 import shutil
-import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from hub import formats, launch
+from hub import formats
 from hub.config import ROOT, Settings
 from hub.errors import Unprocessable
 from hub.manifest import Manifest, Option, Run, Variant
@@ -284,18 +283,3 @@ def test_every_key_of_the_manifest_is_documented(table: type[BaseModel]) -> None
     text = (ROOT / "docs" / "plugins.md").read_text()
     for name, field in table.model_fields.items():
         assert f"`{field.alias or name}`" in text
-
-
-def test_a_refusal_that_quotes_a_model_can_be_shown(
-    outside: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = toy(outside.plugins[0])
-    (folder / "convert.py").write_text("def supports(config, files): ...\n")
-    plan = launch.Plan(["/bin/true"], {}, "strict")
-    monkeypatch.setattr(launch, "plan", lambda *_: plan)
-    said = rb'{"event": "done", "reason": "unknown: \ud800\u0000\u001b[31m\nx"}'
-    ended: subprocess.CompletedProcess[bytes] = subprocess.CompletedProcess([], 0, said, b"")
-    monkeypatch.setattr(subprocess, "run", lambda *_args, **_keywords: ended)
-    fmt = formats.get(outside, "toy")
-    reason = formats.supports(outside, fmt, {}, ["config.json", "model.safetensors"])
-    assert reason == "unknown: ???[31m\nx"

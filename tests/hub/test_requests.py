@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from published import publish
 
-from hub import artefacts, db, formats, jobs, leases, requests
+from hub import artefacts, asking, db, formats, jobs, leases, requests
 from hub.artefacts import Made, Recipe, Source
 from hub.config import Settings
 from hub.errors import Conflict, HubError, InvalidRequest, NoSpace, NotFound, Unprocessable
@@ -23,7 +23,7 @@ FACTS = {"parameters": 1000, "vocabulary": 100, "license": "mit"}
 def ready(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """A hub with a mirrored model and the echo plugin ready; no process is started."""
     monkeypatch.setattr(formats, "state", lambda *_: State("ready"))
-    monkeypatch.setattr(formats, "supports", lambda *_: None)
+    monkeypatch.setattr(asking, "supports", lambda *_: None)
     mirrored(settings)
     return settings
 
@@ -93,7 +93,7 @@ def test_a_model_the_plugin_cannot_convert(
         seen.extend([config, files])
         return "It does not know FooForCausalLM."
 
-    monkeypatch.setattr(formats, "supports", supports)
+    monkeypatch.setattr(asking, "supports", supports)
     with pytest.raises(Unprocessable, match="FooForCausalLM"):
         ask(ready)
     assert seen == [{"hidden_size": 64}, ["LICENSE", "config.json", "model.safetensors"]]

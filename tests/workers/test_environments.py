@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from hub import formats
+from hub import asking, formats
 from hub.config import ROOT, Settings
 from hub.errors import Unprocessable
 from hub.formats import Format
@@ -197,11 +197,11 @@ def test_a_broken_plugin_is_not_installed(settings: Settings, tmp_path: Path) ->
 def test_supports_runs_in_the_plugins_own_process(settings: Settings) -> None:
     fmt = formats.get(settings, "echo")
     environments.install(settings, fmt, quiet)
-    assert formats.supports(settings, fmt, {"model_type": "llama"}, ["config.json"]) is None
-    said = formats.supports(settings, fmt, {"model_type": "unsupported"}, ["config.json"])
+    assert asking.supports(settings, fmt, {"model_type": "llama"}, ["config.json"]) is None
+    said = asking.supports(settings, fmt, {"model_type": "unsupported"}, ["config.json"])
     assert said == "Echo does not know the architecture 'unsupported'."
-    assert "config.json" in str(formats.supports(settings, fmt, {}, ["model.bin"]))
+    assert "config.json" in str(asking.supports(settings, fmt, {}, ["model.bin"]))
     deep: dict[str, Any] = {}
     for _ in range(2000):
         deep = {"deeper": deep}
-    assert "too deeply" in str(formats.supports(settings, fmt, deep, ["config.json"]))
+    assert "too deeply" in str(asking.supports(settings, fmt, deep, ["config.json"]))

@@ -143,7 +143,7 @@ def test_a_model_that_a_plugin_cannot_convert(
         asked.append(given)
         return "The architecture <x> is not known."
 
-    monkeypatch.setattr("hub.formats.supports", refuse)
+    monkeypatch.setattr("hub.asking.supports", refuse)
     monkeypatch.setattr("hub.views.model.verdicts", Verdicts())
     add_plugin(tmp_path / "plugins", settings)
     add_model(settings)
