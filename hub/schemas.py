@@ -5,13 +5,35 @@ Sizes are bytes, times seconds since 1970 (UTC).
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+from pydantic_core import PydanticCustomError
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
 Search = Annotated[str, StringConstraints(max_length=255, pattern=r"^[^\x00]*$")]
 Cursor = Annotated[str, StringConstraints(max_length=1024, pattern=r"^[A-Za-z0-9_=-]*$")]
 Number = Annotated[float, Field(allow_inf_nan=False)]
-Option = bool | int | Number | Search
+
+
+def _option(value: object, parse: ValidatorFunctionWrapHandler) -> object:
+    """One sentence instead of one about each type that a value might have been."""
+    try:
+        return parse(value)
+    except ValidationError:
+        raise PydanticCustomError(
+            "option",
+            "Input should be true, false, a finite number or a text of up to 255 characters",
+        ) from None
+
+
+Option = Annotated[bool | int | Number | Search, WrapValidator(_option)]
 State = Literal["queued", "running", "publishing", "done", "failed", "cancelled"]
 JobKind = Literal["mirror", "convert"]
 RepoKind = Literal["mirrored", "derived"]

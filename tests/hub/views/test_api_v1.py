@@ -290,6 +290,20 @@ def test_a_body_must_say_that_it_is_json(client: FlaskClient) -> None:
         assert (answer.status_code, answer.json["kind"]) == (400, "not_json")
 
 
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "null", "[1]", '"' + "x" * 300 + '"'])
+def test_an_option_that_is_none_is_answered_in_one_sentence(
+    value: str, client: FlaskClient
+) -> None:
+    request = '{"repo": "a/b", "plugin": "echo", "variants": ["plain"], "options": {"sleep": %s}}'
+    body = request % value
+    answer = client.post("/api/v1/conversions", data=body, content_type="application/json")
+    assert answer.status_code == 422
+    detail = valid(answer.json, schemas.Problem)["detail"]
+    assert detail.startswith("options.sleep: ")
+    assert "a finite number" in detail
+    assert "boolean" not in detail
+
+
 @pytest.mark.parametrize(
     "query",
     [
