@@ -11,6 +11,7 @@ from hub.client import FINAL, Client
 from hub.commands.output import as_json, complain, plain, show, table
 from hub.config import Settings
 from hub.errors import InvalidRequest
+from hub.models import JobState
 from hub.progress import bar
 from hub.sizes import size
 
@@ -115,7 +116,11 @@ def jobs() -> None:
 
 
 @jobs.command(name="list")
-@click.option("--state", help="Only jobs in this state.")
+@click.option(
+    "--state",
+    type=click.Choice(["active", *map(str, JobState)]),
+    help="Only jobs in this state; active: all that have not ended.",
+)
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10000))
 @as_json
 @click.pass_obj

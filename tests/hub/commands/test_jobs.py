@@ -157,8 +157,9 @@ def test_a_job_that_is_not_there(slmhub: Slmhub, command: str) -> None:
 
 def test_a_state_that_is_none_names_those_that_are(slmhub: Slmhub) -> None:
     done = slmhub("jobs", "list", "--state", "asleep", "--json")
-    assert done.code == 1
-    assert "queued" in done.failure["message"] + done.failure["hint"]
+    assert (done.code, done.failure["kind"]) == (2, "usage")
+    assert all(state in done.failure["message"] for state in ("active", *map(str, JobState)))
+    assert slmhub("jobs", "list", "--state", "active", "--json").json == []
 
 
 def test_no_hub_answers(slmhub: Slmhub) -> None:
