@@ -35,8 +35,15 @@ def _cell(column: str, value: object) -> str:
     if value is None:
         return ""
     if column.endswith("_at") and isinstance(value, int | float):
-        return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M")
+        return _time(value)
     return str(value)
+
+
+def _time(seconds: float) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds:g} s"  # no year has these many digits
 
 
 def plain(text: str) -> str:
