@@ -15,7 +15,7 @@ from hub.models import Artefact, Commit, File, Repo
 
 
 def models(session: Session, settings: Settings, rows: Sequence[Repo]) -> list[dict[str, Any]]:
-    """The summaries of repos (schemas.ModelSummary), with as many queries as for one of each kind."""
+    """The summaries of repos (schemas.ModelSummary): the queries do not grow with their number."""
     sizes = _sizes(session, rows)
     artefacts = _artefacts(session, rows)
     return [
