@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
-from hub import cards, catalogue, db, formats, jobs, leases, repos
+from hub import cards, catalogue, db, formats, jobs, leases, names, repos
 from hub.blobs import BlobStore, Stored, lfs_pointer_sha1
 from hub.config import Settings
 from hub.errors import Conflict
@@ -203,7 +203,7 @@ def sorted_as(fmt: Format, rows: Iterable[Artefact]) -> list[Artefact]:
 
 
 def _store(store: BlobStore, folder: Path, path: Path) -> Entry:
-    name = repos.check_path(path.relative_to(folder).as_posix())
+    name = names.check_path(path.relative_to(folder).as_posix())
     if name == CARD:
         raise Conflict(
             "bad_output", f"The plugin wrote a {CARD}.", "The hub writes the card: leave it out."

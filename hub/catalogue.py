@@ -1,4 +1,4 @@
-"""What the catalogue counts and groups, beside the rows that repos.listing pages through."""
+"""What the catalogue counts and groups, beside the rows that listing.page pages through."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping

@@ -4,9 +4,10 @@ import hashlib
 import os
 from pathlib import Path
 
-from hub import intake, repos
+from hub import intake
 from hub.blobs import hash_file
 from hub.errors import InvalidRequest, NotFound, Unprocessable
+from hub.names import check_name, check_path, check_revision
 from hub.patience import Cancelled
 from hub.upstream import MAX_READ, Cancel, RemoteFile, Snapshot, never
 
@@ -42,8 +43,8 @@ class LocalUpstream:
     def snapshot(self, repo: str, revision: str, cancelled: Cancel = never) -> Snapshot:
         """See Upstream. Only files that may be taken are hashed, and make up the commit id; the
         revision is just a name for the result."""
-        repos.check_name(repo)
-        repos.check_revision(revision)
+        check_name(repo)
+        check_revision(revision)
         files = []
         total = hashlib.sha256()
         for path in self._paths():
@@ -82,7 +83,7 @@ class LocalUpstream:
 
     def path(self, path: str) -> Path:
         """The file at a path of the repo. NotFound when it is none, or leads elsewhere."""
-        real = (self.folder / repos.check_path(path)).resolve()
+        real = (self.folder / check_path(path)).resolve()
         allowed = [self.folder]
         if self.folder.parent.name == "snapshots":
             allowed.append(self.folder.parent.parent / "blobs")

@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
-from hub import db, intake, repos, safetensors
+from hub import db, intake, names, repos, safetensors
 from hub.blobs import BlobStore, DigestMismatch, Stored, lfs_pointer_sha1
 from hub.config import Settings
 from hub.errors import NoSpace, TooLarge, Unprocessable
@@ -97,7 +97,7 @@ def plan(
 
     Raises a HubError with cause and next step when it cannot or should not be mirrored.
     """
-    repos.check_name(repo)
+    names.check_name(repo)
     _not_ours(settings, repo)
     source = upstream(settings, folder)
     try:
@@ -106,7 +106,7 @@ def plan(
         reader = _Reader(source, snapshot, cancelled)
         files = intake.choose(snapshot.repo, snapshot.files, reader.document, settings.allow_pickle)
         for file in files:
-            repos.check_path(file.path)
+            names.check_path(file.path)
         known = reader.facts(files, settings.mirror_parts)
     finally:
         source.close()

@@ -1,41 +1,25 @@
-"""Repos, commits and files as rows. Every function takes the session of its caller's transaction.
+"""Commits and files of repos as rows. Every function takes the session of its caller's transaction.
 
 Blobs are in the store before a commit names them, and a commit is written in one transaction: one
 that is visible is complete. Commits never change.
 """
 
-import base64
 import hashlib
 import json
 import re
 import time
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Float, and_, func, or_, type_coerce, update
+from sqlalchemy import update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, SQLModel, col, select
 
-from hub.errors import Conflict, HubError, InvalidRequest, NotFound, Unprocessable
+from hub.errors import Conflict, InvalidRequest, NotFound, Unprocessable
 from hub.models import Blob, Commit, File, Ref, Removal, Repo
+from hub.names import check_name, check_path, check_revision, shown
 
-# First segments of addresses that the hub uses itself, or may come to use.
-# fmt: off
-RESERVED = frozenset({
-    "about", "account", "admin", "api", "artefacts", "artifacts", "assets", "audit", "blobs",
-    "catalog", "catalogue", "collections", "compare", "conversions", "datasets", "devices",
-    "docs", "events", "favicon.ico", "health", "healthz", "help", "hf", "jobs", "login", "logout",
-    "metrics", "mirrors", "models", "new", "oauth", "openapi", "operate", "organizations",
-    "plugins", "privacy", "queue", "resolve", "robots.txt", "search", "settings", "sitemap.xml",
-    "spaces", "static", "status", "tiers", "tokens", "upstream", "users", "v1", "v2",
-    "well-known", "workers",
-})
-# fmt: on
-
-_PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?")
-_REVISION = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._+@=/-]*[A-Za-z0-9_+@=-])?")
 _SHA1 = re.compile(r"[0-9a-f]{40}")
 _PREFIX = re.compile(r"[0-9a-f]{7,40}")
 _FACT_COLUMNS = (
@@ -57,78 +41,6 @@ class Entry:
     size: int
     git_sha1: str
     lfs: bool = False
-
-
-def _shown(text: str) -> str:
-    return ascii(text if len(text) <= 80 else text[:80] + "...")
-
-
-def check_name(name: str) -> str:
-    """The name, if it is one a repo may have (org/name); else InvalidRequest says why not."""
-    reason = ""
-    parts = name.split("/")
-    if len(name) > 96:
-        reason = f"it has {len(name)} characters, 96 are allowed"
-    elif len(parts) != 2:
-        reason = "it is not of the form organisation/name"
-    elif not all(_PART.fullmatch(part) for part in parts):
-        reason = (
-            "both parts consist of letters, digits, '-', '_' and '.', "
-            "and neither begin nor end with '-' or '.'"
-        )
-    elif "--" in name or ".." in name:
-        reason = "'--' and '..' are not allowed"
-    elif name.endswith(".git"):
-        reason = "it ends with '.git'"
-    elif parts[0].lower() in RESERVED:
-        reason = f"{parts[0]!r} is an address of the hub itself"
-    if reason:
-        raise InvalidRequest(
-            "bad_repo_name",
-            f"{_shown(name)} cannot be the name of a repo: {reason}",
-            "Names look like Qwen/Qwen3-0.6B",
-        )
-    return name
-
-
-def check_path(path: str) -> str:
-    """The path, if a file of a repo may have it; else InvalidRequest says why not."""
-    reason = ""
-    segments = path.split("/")
-    if not path or path.startswith("/") or path.endswith("/") or "" in segments:
-        reason = "it is empty, absolute or has an empty segment"
-    elif "." in segments or ".." in segments:
-        reason = "'.' and '..' are not allowed as segments"
-    elif "\\" in path or "%" in path:
-        reason = "backslashes and '%' are not allowed"
-    elif any(unicodedata.category(letter)[0] == "C" for letter in path) or any(
-        letter in path for letter in "\u2028\u2029"
-    ):
-        reason = "it has control characters"
-    elif len(path.encode()) > 1024 or any(len(part.encode()) > 255 for part in segments):
-        reason = "it is too long: 255 bytes a segment and 1024 in all are allowed"
-    if reason:
-        raise InvalidRequest(
-            "bad_path",
-            f"{_shown(path)} cannot be the path of a file: {reason}",
-            "Paths look like folder/model.safetensors",
-        )
-    return path
-
-
-def check_revision(revision: str) -> str:
-    """The revision, if it can be a branch, a tag or a commit; else InvalidRequest says why not."""
-    if (
-        len(revision) > 255
-        or not _REVISION.fullmatch(revision)
-        or any(part in revision for part in ("..", "//", "/.", "./", "@{"))
-    ):
-        raise InvalidRequest(
-            "bad_revision",
-            f"{_shown(revision)} cannot be a revision",
-            "A revision is a branch, a tag, or a commit of 40 hexadecimal digits",
-        )
-    return revision
 
 
 def commit_sha(parent: str | None, message: str, entries: Iterable[Entry]) -> str:
@@ -156,7 +68,7 @@ def _check_entries(entries: Sequence[Entry]) -> None:
             if folder in paths:
                 raise Unprocessable(
                     "bad_commit",
-                    f"{_shown(folder)} is both a file and a folder of one commit",
+                    f"{shown(folder)} is both a file and a folder of one commit",
                     "Rename one of them",
                 )
 
@@ -186,7 +98,7 @@ def add_commit(
     check_name(name)
     _check_entries(entries)
     if not _SHA1.fullmatch(sha):
-        raise InvalidRequest("bad_commit", f"{_shown(sha)} is not a commit id", "40 hex digits")
+        raise InvalidRequest("bad_commit", f"{shown(sha)} is not a commit id", "40 hex digits")
     now = time.time()
     created = {"name": name, "kind": kind, "main": sha, "facts": {}}
     _insert_new(session, Repo, [{**created, "created_at": now, "updated_at": now}])
@@ -384,93 +296,3 @@ def remove(session: Session, name: str) -> None:
         session.add(Removal(name=repo.name, kind=repo.kind, sha=commit.sha, files=digests))
     session.delete(repo)
     session.flush()
-
-
-# One entry a sort order: its key, and whether the highest come first.
-_ORDERS: dict[str, tuple[ColumnElement[Any], bool]] = {
-    "updated": (type_coerce(col(Repo.updated_at), Float), True),
-    "name": (func.lower(col(Repo.name)), False),
-    "parameters": (func.coalesce(col(Repo.parameters), -1), True),
-    "created": (type_coerce(col(Repo.created_at), Float), True),
-}
-
-
-def listing(
-    session: Session,
-    *,
-    q: str | None = None,
-    tier: str | None = None,
-    kind: str | None = "mirrored",
-    license: str | None = None,
-    architecture: str | None = None,
-    source: str | None = None,
-    sort: str = "updated",
-    cursor: str | None = None,
-    limit: int = 50,
-    also: Iterable[ColumnElement[bool]] = (),
-) -> tuple[list[Repo], str | None]:
-    """A page of repos and the cursor of the next, None at the end.
-
-    `q`: words that all occur in the name, in any case. `sort`: updated, parameters and created
-    (highest first), name. `also`: further conditions that must hold. Repos that appear meanwhile
-    make no page skip or repeat one.
-    """
-    if sort not in _ORDERS:
-        raise InvalidRequest(
-            "bad_sort",
-            f"{_shown(sort)} is no order of a list, only {', '.join(_ORDERS)} are",
-            "Choose one of them",
-        )
-    key, descending = _ORDERS[sort]
-    limit = max(1, min(limit, 1000))
-    query = select(Repo, key.label("position"))
-    for word in (q or "").split():
-        query = query.where(func.lower(col(Repo.name)).contains(word.lower(), autoescape=True))
-    wanted = (
-        (Repo.tier, tier),
-        (Repo.kind, kind),
-        (Repo.license, license),
-        (Repo.architecture, architecture),
-        (Repo.source, source),
-    )
-    for column, value in wanted:
-        if value is not None:
-            query = query.where(column == value)
-    query = query.where(*also)
-    if cursor is not None:
-        position, last = read_cursor(cursor, sort, str if sort == "name" else float)
-        beyond = key < position if descending else key > position
-        query = query.where(or_(beyond, and_(key == position, col(Repo.id) > last)))
-    query = query.order_by(key.desc() if descending else key, col(Repo.id)).limit(limit + 1)
-    rows = session.exec(query).all()
-    page = [row[0] for row in rows[:limit]]
-    if len(rows) <= limit:
-        return page, None
-    return page, write_cursor(sort, rows[limit - 1][1], _id(page[-1]))
-
-
-def write_cursor(sort: str, position: str | float, last: int) -> str:
-    """An opaque text for use in addresses that tells where a page of a list ended."""
-    text = json.dumps([sort, position, last], separators=(",", ":"))
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-
-def read_cursor(cursor: str, sort: str, kind: type[str] | type[float]) -> tuple[str | float, int]:
-    """The position and row id in a cursor; InvalidRequest (bad_cursor) for any other text."""
-    bad: HubError = InvalidRequest(
-        "bad_cursor", "This is not the address of a page of the list", "Begin at the first page"
-    )
-    try:
-        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True)
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise bad from error
-    if not isinstance(found, list) or len(found) != 3 or found[0] != sort:
-        raise bad
-    position, last = found[1], found[2]
-    numeric = type(position) in (int, float) and abs(position) < 2**62
-    if not (numeric if kind is float else isinstance(position, str) and position.isprintable()):
-        raise bad
-    if type(last) is not int or not 0 <= last < 2**62:
-        raise bad
-    return position, last

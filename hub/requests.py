@@ -20,6 +20,7 @@ from hub.errors import Conflict, InvalidRequest, NoSpace, NotFound, Unprocessabl
 from hub.formats import Format
 from hub.local import readable
 from hub.models import Commit, File, Job, JobState, Repo
+from hub.names import check_name, check_revision
 from hub.sizes import size
 
 MiB = 1024**2
@@ -41,8 +42,8 @@ def request_mirror(
             f"{repo[:80]!r} has no organisation.",
             "Write org/name; old models without one have moved: gpt2 is openai-community/gpt2.",
         )
-    repos.check_name(repo)
-    repos.check_revision(revision)
+    check_name(repo)
+    check_revision(revision)
     if repo.split("/")[0].lower() == settings.namespace.lower():
         raise Unprocessable(
             "own_namespace",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, computed_field, field_validator
 
-from hub.repos import check_name
+from hub.names import check_name
 from hub.tiers import tier
 
 FILE = Path(__file__).with_name("selection.toml")

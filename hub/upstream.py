@@ -22,7 +22,7 @@ from huggingface_hub import HfApi, constants, set_client_factory
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.hf_api import RepoFile
 
-from hub import repos
+from hub import names
 from hub.errors import (
     Forbidden,
     HubError,
@@ -118,8 +118,8 @@ class HttpUpstream:
 
     def snapshot(self, repo: str, revision: str, cancelled: Cancel = never) -> Snapshot:
         """See Upstream. What upstream refuses is NotFound, Forbidden or Unauthorized."""
-        repos.check_name(repo)
-        repos.check_revision(revision)
+        names.check_name(repo)
+        names.check_revision(revision)
         if constants.HF_HUB_OFFLINE:
             raise Unavailable(
                 "offline",
@@ -211,7 +211,7 @@ class HttpUpstream:
             sha = str(info.sha or "")
             if not _SHA1.fullmatch(sha):
                 raise self._garbage("no commit id")
-            name = repos.check_name(info.id)
+            name = names.check_name(info.id)
             tree = self._api.list_repo_tree(name, recursive=True, revision=sha)
             entries = list(islice(tree, MAX_FILES + 1))
         if len(entries) > MAX_FILES:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlmodel import Session
 
-from hub import artefacts, db, formats, launch, leases, repos
+from hub import artefacts, db, formats, launch, leases, names, repos
 from hub.artefacts import Made, Recipe, Source
 from hub.blobs import BlobStore
 from hub.config import Settings
@@ -146,7 +146,7 @@ def lay_out(
     for entry in entries:
         if entry.path.lower().endswith(_CODE):
             continue
-        target = folder / repos.check_path(entry.path)
+        target = folder / names.check_path(entry.path)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             _place(store.path(entry.sha256), target, links)

@@ -11,7 +11,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from hub import repos
+from hub import names
 from hub.errors import HubError, InvalidRequest
 
 MAX_FILES = 10_000
@@ -85,7 +85,7 @@ def _walk(harvest: _Harvest, folder: int, below: Path) -> None:
         if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
             raise _bad(str(path), f"is {KINDS.get(stat.S_IFMT(mode), 'not a regular file')}")
         try:
-            repos.check_path(path.as_posix())
+            names.check_path(path.as_posix())
             # Not blocking: what was a file a moment ago may have become a FIFO.
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             descriptor = os.open(name, flags, dir_fd=folder)

@@ -9,7 +9,7 @@ from flask_openapi3.models.tag import Tag
 from pydantic import ValidationError
 from werkzeug.exceptions import BadRequest
 
-from hub import documents, formats, joblog, jobs, repos, requests
+from hub import documents, formats, joblog, jobs, listing, repos, requests
 from hub.db import reading
 from hub.errors import Forbidden, InvalidRequest, Unprocessable
 from hub.models import Job as JobRow
@@ -177,7 +177,7 @@ def list_models(query: ModelQuery) -> Response:
     """List the models of this hub"""
     settings = current_settings()
     with reading(settings.database) as session:
-        rows, following = repos.listing(
+        rows, following = listing.page(
             session,
             q=query.q or None,
             tier=query.tier or None,

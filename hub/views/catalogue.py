@@ -6,7 +6,7 @@ from typing import Any
 from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
-from hub import catalogue, db, formats, repos, requests, selection
+from hub import catalogue, db, formats, listing, requests, selection
 from hub.errors import InvalidRequest
 from hub.models import Job, Repo
 from hub.security import reads, writes
@@ -86,7 +86,7 @@ def index() -> str:
     settings = current_settings()
     search = Search.of_request()
     with db.reading(settings.database) as session:
-        rows, cursor = repos.listing(
+        rows, cursor = listing.page(
             session,
             q=search.q or None,
             tier=search.tier or None,

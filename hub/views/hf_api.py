@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, String, cast, false, func, or_
 from sqlmodel import Session, col
 from werkzeug.exceptions import BadRequest
 
-from hub import hf_documents, repos
+from hub import hf_documents, listing, names, repos
 from hub.db import reading
 from hub.errors import InvalidRequest, NotFound, Unauthorized
 from hub.models import Commit, Repo
@@ -59,7 +59,7 @@ def list_models() -> Response:
     limit = request.args.get("limit", PAGE, int)
     whole = _flag("full") or "siblings" in request.args.getlist("expand")
     with reading(settings.database) as session:
-        rows, following = repos.listing(
+        rows, following = listing.page(
             session,
             q=request.args.get("search"),
             kind=None,
@@ -117,7 +117,7 @@ def show_tree(org: str, name: str, rest: str) -> Response:
     revision, folder = hf_wire.revision_and_path(rest, after="/tree/")
     folder = folder.strip("/")
     if folder:
-        repos.check_path(folder)
+        names.check_path(folder)
     with reading(current_settings().database) as session:
         repo, commit = _find(session, org, name, revision)
         tree = hf_documents.tree(repos.files(session, commit), commit if _flag("expand") else None)

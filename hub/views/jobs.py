@@ -3,7 +3,7 @@
 from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
-from hub import catalogue, db, formats, joblog, jobs, repos, requests
+from hub import catalogue, db, formats, joblog, jobs, names, requests
 from hub.config import Settings
 from hub.errors import Conflict
 from hub.models import ACTIVE, JobState
@@ -27,7 +27,7 @@ def index() -> str:
     repo = request.args.get("repo") or None
     cursor = request.args.get("cursor") or None
     if repo is not None:
-        repos.check_name(repo)
+        names.check_name(repo)
     with db.reading(settings.database) as session:
         rows, following = jobs.listing(session, state=state, repo=repo, cursor=cursor, limit=PAGE)
         described = list(zip(rows, jobs.describe_all(session, settings, rows), strict=True))

@@ -7,7 +7,7 @@ from typing import Any
 from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
-from hub import catalogue, db, formats, markdown, repos, requests
+from hub import catalogue, db, formats, listing, markdown, repos, requests
 from hub.blobs import BlobStore
 from hub.commandlines import commands
 from hub.config import Settings
@@ -93,7 +93,7 @@ def show(org: str, name: str) -> str:
         else:
             artefacts = catalogue.made_from(session, {repo.name: commit.sha})[repo.name]
             jobs = dict(catalogue.latest_jobs(session, repo.name, commit.sha))
-        derived = repos.listing(session, kind="derived", source=repo.name, sort="name")[0]
+        derived = listing.page(session, kind="derived", source=repo.name, sort="name")[0]
     common = {
         "repo": repo,
         "commit": commit,

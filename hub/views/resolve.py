@@ -7,7 +7,7 @@ from urllib.parse import quote
 from flask import Blueprint, Response, g
 from werkzeug.exceptions import NotFound as NoRoute
 
-from hub import repos
+from hub import names, repos
 from hub.blobs import BlobStore
 from hub.config import Settings
 from hub.db import reading
@@ -65,9 +65,9 @@ def without_organisation(name: str, rest: str) -> Response:  # noqa: ARG001
 
 
 def _find(settings: Settings, name: str, revision: str, path: str) -> tuple[File, Commit]:
-    repos.check_name(name)
-    repos.check_revision(revision)
-    repos.check_path(path)
+    names.check_name(name)
+    names.check_revision(revision)
+    names.check_path(path)
     with reading(settings.database) as session:
         repo = repos.find(session, name)
         commit = repos.resolve(session, repo, revision)

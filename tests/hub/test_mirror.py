@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from fakehub import Content, FakeHub, tiny_model, tiny_safetensors
 
-from hub import db, mirror, patience, repos
+from hub import db, listing, mirror, patience, repos
 from hub.blobs import BlobStore
 from hub.config import ROOT, Settings
 from hub.errors import HubError, InvalidRequest, NoSpace, TooLarge, Unprocessable, UpstreamFailed
@@ -184,7 +184,7 @@ def refused(settings: Settings, upstream: FakeHub, error: type[HubError], kind: 
     assert upstream.sent(WEIGHTS) <= mirror.HEADER_GUESS
     assert not list(BlobStore(settings.blobs).iter())
     with db.reading(settings.database) as session:
-        assert repos.listing(session)[0] == []
+        assert listing.page(session)[0] == []
     return caught.value.message
 
 
@@ -320,7 +320,7 @@ def test_a_cancelled_mirror_is_not_visible(at: Settings, upstream: FakeHub) -> N
     with pytest.raises(mirror.Cancelled):
         mirror.mirror(at, plan, report=lambda *_: None, cancelled=lambda: True)
     with db.reading(at.database) as session:
-        assert repos.listing(session)[0] == []
+        assert listing.page(session)[0] == []
 
 
 def test_xet_traces_do_not_confuse(at: Settings, upstream: FakeHub) -> None:
@@ -340,7 +340,7 @@ def test_whoever_guards_the_publication_can_prevent_it(at: Settings, upstream: F
     with pytest.raises(RuntimeError):
         mirror.mirror(at, plan, report=lambda *_: None, guard=lost)
     with db.reading(at.database) as session:
-        assert repos.listing(session)[0] == []
+        assert listing.page(session)[0] == []
 
 
 # A local folder
@@ -376,7 +376,7 @@ def test_a_folder_that_changes_meanwhile_is_refused(settings: Settings, folder: 
     with pytest.raises(HubError, match=r"README\.md"):
         mirror.mirror(settings, plan, report=lambda *_: None)
     with db.reading(settings.database) as session:
-        assert repos.listing(session)[0] == []
+        assert listing.page(session)[0] == []
 
 
 # Kills

@@ -1,23 +1,15 @@
-"""Names, commits, revisions and lists."""
+"""Commits, their files, the revisions that name them, and their removal."""
 
-import base64
-import contextlib
-import json
-import string
-import unicodedata
 from typing import Any
 
 import pytest
-from hypothesis import example, given
-from hypothesis import settings as examples
-from hypothesis import strategies as st
 from sqlmodel import select
 
 from hub import db, repos
 from hub.config import Settings
 from hub.errors import Conflict, InvalidRequest, NotFound, Unprocessable
 from hub.models import Blob, Commit, File, Ref
-from hub.repos import Entry, check_name, check_path, check_revision
+from hub.repos import Entry
 
 A, B = "a" * 40, "b" * 40
 
@@ -40,175 +32,6 @@ def add(settings: Settings, name: str = "org/model", sha: str = A, **more: Any) 
     more.setdefault("entries", [entry("config.json")])
     with db.writing(settings.database) as session:
         return repos.add_commit(session, name=name, sha=sha, **more)
-
-
-# Names, paths and revisions
-
-
-@pytest.mark.parametrize(
-    "name", ["Qwen/Qwen3-0.6B", "hub/Qwen_Qwen3-0.6B-GGUF", "a/b", "_a/b_", "o/" + "n" * 94]
-)
-def test_good_names(name: str) -> None:
-    assert check_name(name) == name
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "",
-        "gpt2",
-        "a/b/c",
-        "/a",
-        "a/",
-        "../b",
-        "a/..",
-        "a/.b",
-        "a./b",
-        "-a/b",
-        "a/b-",
-        "a--b/c",
-        "a/b..c",
-        "a/b.git",
-        "a/b c",
-        "a/b%2e",
-        "a\\b/c",
-        "a/b\0",
-        "a/b\n",
-        "ä/b",
-        "٣/b",
-        "o/" + "n" * 95,
-        "api/model",
-        "API/model",
-        "static/x",
-        "v2/x",
-        "models/x",
-    ],
-)
-def test_bad_names(name: str) -> None:
-    with pytest.raises(InvalidRequest) as raised:
-        check_name(name)
-    assert raised.value.kind == "bad_repo_name"
-    assert raised.value.message.isprintable()
-
-
-@pytest.mark.parametrize(
-    "path",
-    ["a", "a/b.c", ".gitattributes", "a/...", "ordner/größe.txt", "模型.gguf", "a b", "s" * 255],
-)
-def test_good_paths(path: str) -> None:
-    assert check_path(path) == path
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "",
-        "/",
-        "/etc/passwd",
-        "a/",
-        "a//b",
-        ".",
-        "..",
-        "../a",
-        "a/../b",
-        "a/./b",
-        "a\\b",
-        "..\\a",
-        "%2e%2e/a",
-        "a%00",
-        "a\0b",
-        "a\nb",
-        "a\x7f",
-        "a\u202eb",
-        "a\u2028b",
-        "a\ud800",
-        "s" * 256,
-        "/".join(["s" * 200] * 6),
-    ],
-)
-def test_bad_paths(path: str) -> None:
-    with pytest.raises(InvalidRequest) as raised:
-        check_path(path)
-    assert raised.value.kind == "bad_path"
-    assert raised.value.message.isprintable()
-
-
-@pytest.mark.parametrize(
-    "revision", ["main", "v1.0", "refs/pr/12", "feature/x", A, "a" * 7, "gguf-Q4_K_M", "x" * 255]
-)
-def test_good_revisions(revision: str) -> None:
-    assert check_revision(revision) == revision
-
-
-@pytest.mark.parametrize(
-    "revision",
-    [
-        "",
-        "..",
-        "a..b",
-        "/a",
-        "a/",
-        "a//b",
-        "-x",
-        ".a",
-        "a/.b",
-        "a./b",
-        "a.",
-        "a%2fb",
-        "a\\b",
-        "a\x00",
-        "a b",
-        "a\n",
-        "a~1",
-        "a^",
-        "a:b",
-        "a?",
-        "a*",
-        "a[",
-        "a@{1}",
-        "x" * 256,
-        "ä",
-    ],
-)
-def test_bad_revisions(revision: str) -> None:
-    with pytest.raises(InvalidRequest) as raised:
-        check_revision(revision)
-    assert raised.value.kind == "bad_revision"
-    assert raised.value.message.isprintable()
-
-
-tricky = st.text(st.sampled_from(list("aZ0._-/\\%@~\0\n é٣\u202e\ud800")), max_size=20) | st.text()
-
-
-@given(tricky)
-@examples(max_examples=300)
-def test_a_name_that_passes_is_harmless(name: str) -> None:
-    with contextlib.suppress(InvalidRequest):
-        organisation, _slash, model = check_name(name).partition("/")
-        assert set(organisation + model) <= set(string.ascii_letters + string.digits + "._-")
-        assert ".." not in name
-        assert not {organisation[0], organisation[-1], model[0], model[-1]} & {".", "-"}
-
-
-@given(tricky)
-@examples(max_examples=300)
-def test_a_path_that_passes_stays_in_its_folder(path: str) -> None:
-    with contextlib.suppress(InvalidRequest):
-        check_path(path)
-        assert not {"", ".", ".."} & set(path.split("/"))
-        assert not set("\\%\0") & set(path)
-        assert all(unicodedata.category(letter)[0] != "C" for letter in path)
-        path.encode()
-
-
-@given(tricky)
-@examples(max_examples=300)
-def test_a_revision_that_passes_is_harmless(revision: str) -> None:
-    with contextlib.suppress(InvalidRequest):
-        check_revision(revision)
-        assert not {"", ".", ".."} & set(revision.split("/"))
-        assert revision.isascii()
-        assert revision.isprintable()
 
 
 # Commits
@@ -379,96 +202,6 @@ def test_refs_move(settings: Settings) -> None:
     add(settings, sha=B, ref="dev")
     with db.reading(settings.database) as session:
         assert [(ref.name, ref.sha) for ref in session.exec(select(Ref))] == [("dev", B)]
-
-
-# Lists
-
-
-def fill(settings: Settings) -> None:
-    for number, name in enumerate(["Qwen/Qwen3-0.6B", "qwen/tiny", "meta/Llama", "a_b/c", "axb/c"]):
-        facts = {"parameters": number * 100 or None, "tier": "tiny", "license": "mit"}
-        add(settings, name, sha=f"{number:040x}", facts=facts)
-    add(settings, "hub/Qwen_Qwen3-0.6B-GGUF", kind="derived", source="Qwen/Qwen3-0.6B")
-
-
-def names(settings: Settings, **query: Any) -> list[str]:
-    with db.reading(settings.database) as session:
-        return [repo.name for repo in repos.listing(session, **query)[0]]
-
-
-def test_filters(settings: Settings) -> None:
-    fill(settings)
-    assert names(settings, q="QWEN") == ["qwen/tiny", "Qwen/Qwen3-0.6B"]
-    assert names(settings, q="qwen 0.6") == ["Qwen/Qwen3-0.6B"]
-    assert names(settings, q="a_b") == ["a_b/c"], "an underscore is no wildcard"
-    assert names(settings, q="%") == []
-    assert names(settings, kind="derived") == ["hub/Qwen_Qwen3-0.6B-GGUF"]
-    assert names(settings, kind=None, source="Qwen/Qwen3-0.6B") == ["hub/Qwen_Qwen3-0.6B-GGUF"]
-    assert len(names(settings, kind=None)) == 6
-    assert names(settings, tier="micro") == []
-    assert len(names(settings, tier="tiny", license="mit")) == 5
-    assert names(settings, architecture="x") == []
-    with pytest.raises(InvalidRequest, match="updated, name, parameters"):
-        names(settings, sort="size")
-
-
-@pytest.mark.parametrize("sort", ["updated", "name", "parameters"])
-@pytest.mark.parametrize("limit", [1, 2, 5, 50])
-def test_pages_have_every_repo_once(settings: Settings, sort: str, limit: int) -> None:
-    fill(settings)
-    found: list[str] = []
-    cursor = None
-    with db.reading(settings.database) as session:
-        while True:
-            page, cursor = repos.listing(session, sort=sort, limit=limit, cursor=cursor)
-            assert len(page) <= limit
-            found += [repo.name for repo in page]
-            if cursor is None:
-                break
-    assert found == names(settings, sort=sort)
-    assert len(set(found)) == len(found) == 5
-    if sort == "name":
-        assert found == sorted(found, key=str.lower)
-
-
-def test_a_cursor_is_for_one_order(settings: Settings) -> None:
-    fill(settings)
-    with db.reading(settings.database) as session:
-        _page, cursor = repos.listing(session, sort="name", limit=1)
-        with pytest.raises(InvalidRequest) as raised:
-            repos.listing(session, sort="updated", cursor=cursor)
-    assert raised.value.kind == "bad_cursor"
-
-
-def encoded(value: object) -> str:
-    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
-
-
-@given(
-    st.text() | st.builds(encoded, st.lists(st.none() | st.booleans() | st.floats() | st.text()))
-)
-@example(encoded(["updated", float("nan"), 1]))
-@example(encoded(["updated", 1e300, 1]))
-@example(encoded(["updated", 1, 2**70]))
-@example(encoded(["updated", True, 1]))
-@example(encoded(["name", 1, 1]))
-@example(encoded(["name", "a\0b", 1]))
-@example(encoded(["name", "\ud800", 1]))
-@example(encoded("[" * 10_000))
-@example("[" * 10_000)
-def test_foreign_cursors_are_refused(cursor: str) -> None:
-    for sort, kind in (("updated", float), ("name", str)):
-        with pytest.raises(InvalidRequest) as raised:
-            repos.read_cursor(cursor, sort, kind)
-        assert raised.value.kind == "bad_cursor"
-
-
-@given(st.floats(-1e12, 1e12) | st.text().filter(str.isprintable), st.integers(0, 2**40))
-def test_cursors_come_back(position: float | str, last: int) -> None:
-    kind = str if isinstance(position, str) else float
-    cursor = repos.write_cursor("name", position, last)
-    assert set(cursor) <= set(string.ascii_letters + string.digits + "-_")
-    assert repos.read_cursor(cursor, "name", kind) == (position, last)
 
 
 # Removal
