@@ -98,11 +98,11 @@ def plan(
     Raises a HubError with cause and next step when it cannot or should not be mirrored.
     """
     names.check_name(repo)
-    _not_ours(settings, repo)
+    names.check_foreign(repo, settings.namespace)
     source = upstream(settings, folder)
     try:
         snapshot = source.snapshot(repo, revision, cancelled)
-        _not_ours(settings, snapshot.repo)
+        names.check_foreign(snapshot.repo, settings.namespace)
         reader = _Reader(source, snapshot, cancelled)
         files = intake.choose(snapshot.repo, snapshot.files, reader.document, settings.allow_pickle)
         for file in files:
@@ -227,15 +227,6 @@ class _Reader:
 
     def read(self, path: str, end: int) -> bytes:
         return self.source.read(self.snapshot, path, 0, end, self.cancelled)
-
-
-def _not_ours(settings: Settings, repo: str) -> None:
-    if repo.split("/")[0].lower() == settings.namespace.lower():
-        raise Unprocessable(
-            "own_namespace",
-            f"{repo} would be among the repos that this hub writes itself",
-            "Set HUB_NAMESPACE to another name if you need to mirror that organisation",
-        )
 
 
 def _check_parameters(settings: Settings, snapshot: Snapshot, known: Facts) -> None:

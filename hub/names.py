@@ -3,7 +3,7 @@
 import re
 import unicodedata
 
-from hub.errors import InvalidRequest
+from hub.errors import InvalidRequest, Unprocessable
 
 # First segments of addresses that the hub uses itself, or may come to use.
 # fmt: off
@@ -51,6 +51,17 @@ def check_name(name: str) -> str:
             "bad_repo_name",
             f"{shown(name)} cannot be the name of a repo: {reason}",
             "Names look like Qwen/Qwen3-0.6B",
+        )
+    return name
+
+
+def check_foreign(name: str, namespace: str) -> str:
+    """The name, if it is not in the organisation that the hub writes itself; else Unprocessable."""
+    if name.split("/")[0].lower() == namespace.lower():
+        raise Unprocessable(
+            "own_namespace",
+            f"{shown(name)} would be among the repos that this hub writes itself",
+            "Choose another organisation, or set HUB_NAMESPACE to another name",
         )
     return name
 

@@ -20,7 +20,7 @@ from hub.errors import Conflict, InvalidRequest, NoSpace, NotFound, Unprocessabl
 from hub.formats import Format
 from hub.local import readable
 from hub.models import Commit, File, Job, JobState, Repo
-from hub.names import check_name, check_revision
+from hub.names import check_foreign, check_name, check_revision
 from hub.sizes import size
 
 MiB = 1024**2
@@ -44,12 +44,7 @@ def request_mirror(
         )
     check_name(repo)
     check_revision(revision)
-    if repo.split("/")[0].lower() == settings.namespace.lower():
-        raise Unprocessable(
-            "own_namespace",
-            f"{settings.namespace!r} holds what this hub converts: nothing is mirrored into it.",
-            "Choose another organisation, or set HUB_NAMESPACE to another name.",
-        )
+    check_foreign(repo, settings.namespace)
     if folder is not None and not (folder.is_absolute() and readable(folder)):
         raise Unprocessable(
             "no_such_folder",

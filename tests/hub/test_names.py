@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from hub.errors import InvalidRequest
-from hub.names import check_name, check_path, check_revision
+from hub.errors import InvalidRequest, Unprocessable
+from hub.names import check_foreign, check_name, check_path, check_revision
 
 
 @pytest.mark.parametrize(
@@ -178,3 +178,11 @@ def test_a_revision_that_passes_is_harmless(revision: str) -> None:
         assert not {"", ".", ".."} & set(revision.split("/"))
         assert revision.isascii()
         assert revision.isprintable()
+
+
+def test_the_hubs_own_organisation_is_not_mirrored_into() -> None:
+    assert check_foreign("org/hub", "hub") == "org/hub"
+    for name in ("hub/x", "Hub/x"):
+        with pytest.raises(Unprocessable, match="writes itself") as caught:
+            check_foreign(name, "hub")
+        assert caught.value.kind == "own_namespace"
