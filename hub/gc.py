@@ -8,10 +8,7 @@ seen, and one that comes after finds nothing and stores it anew.
 """
 
 import fcntl
-import logging
 import os
-import re
-import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -21,13 +18,11 @@ from pathlib import Path
 
 from sqlmodel import Session, col, func, select
 
-from hub import db, formats
+from hub import db, environments, formats, scratch
 from hub.blobs import BlobStore
 from hub.config import Settings
 from hub.errors import Conflict, InvalidRequest
 from hub.models import ACTIVE, Blob, File, Job
-
-log = logging.getLogger(__name__)
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -35,7 +30,6 @@ LEAST_GRACE = 2 * HOUR
 QUARANTINE = 30 * DAY
 
 _PAGE = 500
-_SCRATCH = re.compile(r"(\d{1,10})-(\d{1,10})")
 
 
 @dataclass
@@ -218,16 +212,11 @@ class _Collector:
                 self.remove(path)
 
     def scratch(self) -> None:
-        """Delete the scratch folders of attempts that no job is in any more."""
-        with db.reading(self.url) as session:
-            rows = session.exec(select(Job.id).where(col(Job.state).in_(ACTIVE)))
-            active = {str(number) for number in rows}
-        for path in _listed(self.settings.scratch):
-            name = _SCRATCH.fullmatch(path.name)
-            if (name and name[1] in active) or _newest(path) >= self.cutoff:
-                continue
-            self.report.scratch.append(path.name)
-            self.remove(path)
+        """Delete the scratch folders of attempts that no lease holds any more, and strange ones."""
+        for path in scratch.abandoned(self.settings) + scratch.strange(self.settings):
+            if _newest(path) < self.cutoff:
+                self.report.scratch.append(path.name)
+                self.remove(path)
 
     def partial(self) -> None:
         """Delete downloads that nobody went on with; while anything is mirrored, none."""
@@ -242,27 +231,26 @@ class _Collector:
         """Delete environments that a change of pins or of Python left behind."""
         known = formats.formats(self.settings)
         for folder in _listed(self.settings.environments):
-            fmt = known.get(folder.name)
             if any(plugin == folder.name for _kind, plugin in self.busy) or not folder.is_dir():
                 continue
-            keep = formats.environment(self.settings, fmt).name if fmt else None
-            if fmt and formats.state(self.settings, fmt).name == "installing":
-                continue
-            link = folder / keep if keep else None
-            kept = {link.name, link.resolve().name} if link else set()
-            for path in _listed(folder):
-                if path.name in kept or path.name.startswith(".") or _changed(path) >= self.cutoff:
-                    continue
-                self.report.environments.append(f"{folder.name}/{path.name}")
+            fmt = known.get(folder.name)
+            current = {formats.environment(self.settings, fmt).name} if fmt else set()
+            with environments.not_installing(folder) as free:
+                for path in environments.leftovers(folder, current) if free else []:
+                    self.environment(path)
+
+    def environment(self, path: Path) -> None:
+        """Delete an environment that is old, unless a conversion uses it."""
+        with environments.unused(path) as free:
+            if free and _changed(path) < self.cutoff:
+                self.report.environments.append(f"{path.parent.name}/{path.name}")
                 self.remove(path)
 
     def remove(self, path: Path) -> None:
         if self.report.dry_run:
             return
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-            if path.exists():
-                log.warning("%s could not be removed whole; the next collection tries again", path)
+            scratch.remove(path)
         else:
             path.unlink(missing_ok=True)
 

@@ -26,6 +26,7 @@ from uv import find_uv_bin
 
 from hub import formats, launch
 from hub.config import Settings
+from hub.environments import leftovers, unused
 from hub.errors import HubError, Unprocessable
 from hub.formats import LOCK, Format
 
@@ -202,28 +203,12 @@ def _smoke(settings: Settings, fmt: Format, folder: Path, report: Report) -> dic
 
 def _sweep(parent: Path) -> None:
     """Remove the folders that no link names and no conversion uses: replaced, or never finished."""
-    named = {path.readlink().name for path in parent.iterdir() if path.is_symlink()}
-    for path in parent.iterdir():
-        if path.suffix == ".link":
-            path.unlink()
-        elif path.is_dir() and not path.is_symlink() and path.name not in named:
-            with _unused(path) as unused:
-                if unused:
-                    shutil.rmtree(path)
-
-
-@contextmanager
-def _unused(folder: Path) -> Iterator[bool]:
-    """Whether no conversion holds the environment (workers.runner does while it runs)."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        yield False
-    else:
-        yield True
-    finally:
-        os.close(descriptor)
+    for path in leftovers(parent):
+        with unused(path) as free:
+            if path.is_symlink():
+                path.unlink()
+            elif free:
+                shutil.rmtree(path)
 
 
 @contextmanager

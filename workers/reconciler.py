@@ -11,9 +11,8 @@ import os
 import threading
 import time
 
-from hub import db, jobs, leases, queue
+from hub import db, jobs, leases, queue, scratch
 from hub.config import Settings
-from workers import scratch
 from workers.watchdog import Watchdog
 
 log = logging.getLogger(__name__)

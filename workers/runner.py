@@ -3,7 +3,6 @@
 The protocol is in shim.py, the walls are in sandbox.py, the limits in watch.py.
 """
 
-import fcntl
 import json
 import os
 import re
@@ -11,8 +10,7 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +19,7 @@ import psutil
 
 from hub import formats, launch
 from hub.config import ROOT, Settings
+from hub.environments import in_use
 from hub.errors import Conflict
 from hub.formats import Format
 from hub.launch import Request
@@ -78,7 +77,7 @@ def run(
     host = request.output.with_name(request.output.name + ".host")
     host.mkdir()
     environment = formats.environment(settings, fmt)
-    with _in_use(environment):
+    with in_use(environment):
         plan = launch.plan(settings, fmt, environment, request, host)
         process = psutil.Popen(
             plan.command,
@@ -291,17 +290,3 @@ def _log(log: Log, data: bytes, logged: int) -> int:
             log.write(b"\n[the log is cut here: it grew too large]\n")
         log.flush()
     return logged + len(data)
-
-
-@contextmanager
-def _in_use(environment: Path) -> Iterator[None]:
-    """Hold an environment: one that is in use is not removed when it is replaced."""
-    if not environment.exists():
-        yield
-        return
-    descriptor = os.open(environment, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-        yield
-    finally:
-        os.close(descriptor)

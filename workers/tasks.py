@@ -7,12 +7,12 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from hub import leases
+from hub import leases, scratch
 from hub.config import Settings
 from hub.errors import HubError, NoSpace
 from hub.joblog import JobLog
 from hub.leases import Claim, LostLease
-from workers import convert, holding, mirror, scratch
+from workers import convert, holding, mirror
 from workers.holding import Cancelled, Holding, Reason
 
 log = logging.getLogger(__name__)

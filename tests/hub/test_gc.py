@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlmodel import select
 
-from hub import db, formats, fsck, gc, repos
+from hub import db, environments, formats, fsck, gc, repos
 from hub.blobs import BlobStore, Disk, Stored
 from hub.config import Settings
 from hub.errors import Conflict, InvalidRequest
@@ -179,7 +179,10 @@ def test_a_failing_database_brings_the_blob_back(
 
 
 def test_scratch_of_ended_attempts_goes(settings: Settings) -> None:
-    running = add_job(settings, state=JobState.RUNNING, created_at=time.time() + 9 * DAY)
+    until = time.time() + 9 * DAY
+    running = add_job(
+        settings, state=JobState.RUNNING, created_at=until, lease_token=1, lease_until=until
+    )
     for name in (f"{running}-1", "99-1", "other"):
         (settings.scratch / name / "deep").mkdir(parents=True)
     assert gc.collect(settings, clock=later).scratch == ["99-1", "other"]
@@ -223,6 +226,21 @@ def test_the_environment_in_use_stays(settings: Settings) -> None:
     link.symlink_to("current")
     assert gc.collect(settings, clock=later).environments == ["echo/older"]
     assert sorted(path.name for path in link.parent.iterdir()) == sorted(["current", link.name])
+
+
+def test_an_environment_that_something_holds_stays(settings: Settings) -> None:
+    link = formats.environment(settings, formats.get(settings, "echo"))
+    for name in ("current", "older"):
+        (link.parent / name / "bin").mkdir(parents=True)
+    link.symlink_to("current")
+    with environments.in_use(link.parent / "older"):
+        assert gc.collect(settings, clock=later).environments == []
+    lock = link.parent / ".lock"
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert gc.collect(settings, clock=later).environments == []
+    assert gc.collect(settings, clock=later).environments == ["echo/older"]
+    assert lock.exists()
 
 
 def run(settings: Settings, seconds: float, writers: int) -> tuple[int, list[str]]:

@@ -16,6 +16,7 @@ import pytest
 
 from hub import asking, formats
 from hub.config import ROOT, Settings
+from hub.environments import in_use
 from hub.errors import Unprocessable
 from hub.formats import Format
 from workers import environments
@@ -133,9 +134,7 @@ def test_a_forced_rebuild_swaps_and_a_failed_one_does_not(
 def test_an_environment_in_use_is_not_removed(settings: Settings) -> None:
     fmt = formats.get(settings, "echo")
     first = environments.install(settings, fmt, quiet)
-    from workers.runner import _in_use
-
-    with _in_use(formats.environment(settings, fmt)):
+    with in_use(formats.environment(settings, fmt)):
         environments.install(settings, fmt, quiet, force=True)
         assert first.exists()
     environments.install(settings, fmt, quiet, force=True)

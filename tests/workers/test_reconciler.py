@@ -8,10 +8,9 @@ from redis_server import RedisServer
 from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
-from hub import db, jobs, leases, queue
+from hub import db, jobs, leases, queue, scratch
 from hub.config import Settings
 from hub.models import Job
-from workers import scratch
 from workers.reconciler import Reconciler
 
 

@@ -35,8 +35,8 @@ def remove(folder: Path) -> None:
             log.warning("%s could not be removed whole; the next sweep tries again", folder)
 
 
-def sweep(settings: Settings) -> list[str]:
-    """Delete what lost workers left: every attempt's folder that no lease holds any more.
+def abandoned(settings: Settings) -> list[Path]:
+    """What lost workers left: every attempt's folder that no lease holds any more.
 
     A lease that ran out holds nothing, even before the job is taken back: that is a write, and on a
     full disk the folder of the lost attempt is what stands in its way.
@@ -51,7 +51,19 @@ def sweep(settings: Settings) -> list[str]:
         alive = col(Job.lease_until) >= clock(session)
         rows = session.exec(select(Job.id, Job.lease_token).where(col(Job.state).in_(HELD), alive))
         held = {f"{number}-{token}" for number, token in rows}
-    left = sorted(found.keys() - held)
-    for name in left:
-        remove(found[name])
-    return left
+    return [found[name] for name in sorted(found.keys() - held)]
+
+
+def strange(settings: Settings) -> list[Path]:
+    """What no attempt is named after, as the folders of `slmhub plugins check` that was killed."""
+    if not settings.scratch.is_dir():
+        return []
+    return sorted(path for path in settings.scratch.iterdir() if not _NAME.fullmatch(path.name))
+
+
+def sweep(settings: Settings) -> list[str]:
+    """Delete what lost workers left; the names of the folders."""
+    left = abandoned(settings)
+    for folder in left:
+        remove(folder)
+    return [folder.name for folder in left]
