@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-FILE_TYPES = {"Q8_0": 7, "Q4_K_M": 15, "Q5_K_M": 17, "Q6_K": 18, "Q4_0": 2}
+FILE_TYPES = {"Q4_0": 2, "Q8_0": 7, "Q5_0": 8, "Q4_K_M": 15, "Q5_K_M": 17, "Q6_K": 18}
 
 
 def main(model: Path, output: Path, variants: list[str]) -> None:
@@ -27,6 +27,9 @@ def main(model: Path, output: Path, variants: list[str]) -> None:
         base = output / f"{variant}-base.gguf"
         command = [sys.executable, str(script), str(model), "--outfile", str(base)]
         subprocess.run([*command, "--outtype", "bf16"], check=True, stdout=subprocess.DEVNULL)
+        if variant == "BF16":
+            base.rename(output / "BF16.gguf")
+            continue
         parameters = llama_cpp.LlamaModelQuantizeParams()
         parameters.ftype = FILE_TYPES[variant]
         parameters.nthread = os.cpu_count() or 1

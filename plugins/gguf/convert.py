@@ -21,7 +21,7 @@ from source import Refused, accept, link, llama_tree, read_weights
 HERE = Path(__file__).parent
 FLOATS = ("F32", "F16", "BF16")
 PROMPT = "Once upon a time"
-TOKENS = 32  # enough to see that the file computes, quick enough for a 14 B model on a CPU
+TOKENS = 16  # enough to see that the file computes, quick enough for a 14 B model on a CPU
 
 
 def supports(config: dict[str, Any], files: list[str]) -> str | None:
