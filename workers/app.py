@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 def make(settings: Settings) -> Celery:
     """The application, with the one task that it has."""
     worker = worker_name()
-    app = queue.celery(settings.redis, socket_timeout=30, socket_connect_timeout=5)
+    # While the consumer waits for an answer it looks after nothing else, its own health included.
+    app = queue.celery(settings.redis, socket_timeout=10, socket_connect_timeout=5)
     app.conf.update(
         worker_concurrency=settings.slots,
         worker_disable_prefetch=True,
