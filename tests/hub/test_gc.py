@@ -288,6 +288,7 @@ def run(settings: Settings, seconds: float, writers: int) -> tuple[int, list[str
 GRACE = 1.0
 
 
+@pytest.mark.slow
 def test_collecting_beside_publishers(settings: Settings) -> None:
     commits, wrong = run(settings, 3, writers=3)
     assert wrong == []

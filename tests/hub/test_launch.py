@@ -20,6 +20,7 @@ def test_an_answer_is_read_from_both_streams() -> None:
     assert launch.ask(python(script), 20) == Answer(3, b"yes\n", b"but\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_who_says_too_much_is_ended(stream: str) -> None:
     script = f"import sys\nwhile True: sys.{stream}.write('x' * 65536)"
@@ -29,6 +30,7 @@ def test_who_says_too_much_is_ended(stream: str) -> None:
     assert time.monotonic() - began < 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", ["", "os.close(1); os.close(2);"])
 def test_who_is_late_is_ended_with_all_its_children(closed: str, tmp_path: Path) -> None:
     # The child is in a session of its own, and holds both pipes open.

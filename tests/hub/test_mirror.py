@@ -418,6 +418,7 @@ def kill_and_finish(at: Settings, upstream: FakeHub, size: int, kills: int) -> f
     return upstream.sent(WEIGHTS) / size - 1
 
 
+@pytest.mark.slow
 def test_a_killed_mirror_goes_on_where_it_was(at: Settings, upstream: FakeHub) -> None:
     weights = tiny_safetensors({"a": ("F32", [32 * MiB // 256, 64])})
     upstream.add("org/model", tiny_model(**{WEIGHTS: weights}))

@@ -84,6 +84,7 @@ def test_the_steps_are_in_order(settings: Settings) -> None:
     assert steps.names[-2:] == ["commit", "after the commit"]
 
 
+@pytest.mark.slow
 def test_killed_at_every_step(settings: Settings) -> None:
     db.engine(settings.database).dispose()
     ended = subprocess.run(

@@ -94,6 +94,7 @@ def test_only_what_is_missing_is_made(hub: Settings) -> None:
     assert "published loud" in log
 
 
+@pytest.mark.slow
 def test_variants_that_were_finished_before_a_failure_stay(hub: Settings) -> None:
     # The plugin's second variant hits a limit that its first does not.
     quick = hub.model_copy(update={"job_timeout": 5})

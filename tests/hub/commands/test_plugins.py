@@ -25,6 +25,7 @@ def test_the_list_has_every_plugin_and_its_state(slmhub: Slmhub, tmp_path: Path)
     assert "not installed" in people.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["install", "check"])
 def test_an_unknown_plugin_names_the_known(settings: Settings, command: str) -> None:
     argv = [sys.executable, "-m", "hub.cli", "plugins", command, "nope", "--json"]
@@ -37,6 +38,7 @@ def test_an_unknown_plugin_names_the_known(settings: Settings, command: str) -> 
     assert "echo, gguf" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["install", "check"])
 def test_folders_of_the_caller_are_not_taken_for_the_hubs_code(
     settings: Settings, tmp_path: Path, command: str
