@@ -148,10 +148,16 @@ def hash_file(path: Path) -> Stored:
 
 def _hash(file: BinaryIO) -> Stored:
     hasher = Hasher(os.fstat(file.fileno()).st_size)
+    for chunk in _chunks_of(file):
+        hasher.update(chunk)
+    return hasher.stored()
+
+
+def _chunks_of(file: BinaryIO) -> Iterator[memoryview]:
+    """The bytes of a file, a chunk at a time, in a buffer that the next one is read into."""
     buffer = memoryview(bytearray(CHUNK))
     while count := file.readinto(buffer):  # type: ignore[attr-defined]
-        hasher.update(buffer[:count])
-    return hasher.stored()
+        yield buffer[:count]
 
 
 class BlobStore:
@@ -291,11 +297,10 @@ class BlobStore:
         return target
 
     def _chunks(self, file: BinaryIO, name: str, size: int) -> Iterator[memoryview]:
-        buffer = memoryview(bytearray(CHUNK))
         done = 0
-        while count := file.readinto(buffer):  # type: ignore[attr-defined]
-            done += count
-            yield buffer[:count]
+        for chunk in _chunks_of(file):
+            done += len(chunk)
+            yield chunk
         if done != size:
             raise InvalidRequest(
                 "file_changed",
