@@ -108,6 +108,29 @@ def published(session: Session, keys: Iterable[str]) -> dict[str, Artefact]:
     return {row.key: row for row in rows if not damaged & {file["sha256"] for file in row.files}}
 
 
+def made(session: Session, source: Source, fmt: Format) -> dict[str, list[Entry]]:
+    """What this plugin, with this version and pins, made of a commit: files by variant.
+
+    The latest of each variant, whole, whatever its options.
+    """
+    query = (
+        select(Artefact)
+        .where(
+            col(Artefact.source) == source.repo,
+            col(Artefact.source_commit) == source.commit,
+            col(Artefact.plugin) == fmt.name,
+            col(Artefact.plugin_version) == fmt.version,
+            col(Artefact.lock_digest) == fmt.lock_digest,
+        )
+        .order_by(col(Artefact.id))
+    )
+    rows = {row.variant: row.key for row in session.exec(query)}
+    return {
+        row.variant: [Entry(one["path"], one["sha256"], one["size"], "") for one in row.files]
+        for row in published(session, rows.values()).values()
+    }
+
+
 def publish(
     settings: Settings, claim: Claim, fmt: Format, source: Source, recipe: Recipe, made: Made
 ) -> Artefact:
@@ -161,6 +184,7 @@ def _publish(
         parent, tree = _present(session, name)
         current = _whole(catalogue.published_in(session, [name])[name], tree)
     current = [row for row in current if row.variant != artefact.variant]
+    _check_clash(artefact, current)
     entries = _tree(tree, current, source, files)
     card = cards.card(settings, fmt, source.facts, sorted_as(fmt, [*current, artefact]))
     stored = store.add_bytes(card.encode())
@@ -186,6 +210,23 @@ def _publish(
             plugin=fmt.name,
         )
         return _write(session, artefact, sha)
+
+
+def _check_clash(artefact: Artefact, others: Iterable[Artefact]) -> None:
+    """Refuse a file that would take the place of another variant's: both could not be whole."""
+    ours = {file["path"]: file["sha256"] for file in artefact.files}
+    for row in others:
+        if (row.plugin_version, row.lock_digest) != (artefact.plugin_version, artefact.lock_digest):
+            continue  # made by an earlier plugin, whose files give way
+        for file in row.files:
+            if ours.get(file["path"], file["sha256"]) != file["sha256"]:
+                raise Conflict(
+                    "bad_output",
+                    f"{artefact.variant} has another {file['path']} than {row.variant}, and both "
+                    f"are published in {artefact.repo}.",
+                    "This is a fault of the plugin: files of the same path must not depend on the "
+                    "variant or its options.",
+                )
 
 
 def _whole(rows: Iterable[Artefact], tree: Mapping[str, Entry]) -> list[Artefact]:

@@ -50,6 +50,7 @@ class Format(BaseModel):
     licenses: list[str] = []
     platforms: list[str] = []
     command: list[str] | None = None
+    appraises: bool = False
     run: list[Run] = []
     hidden: bool = False
     lock_digest: str = Field("", description="SHA-256 of requirements.txt")

@@ -1,7 +1,8 @@
 """How a plugin's process is started: request.json, the sandbox's plan, and a short environment.
 
-The hub asks `supports` this way and the workers convert this way. Nothing of a plugin is imported:
-the launcher (workers/sandbox.py) and the shim (workers/shim.py) are started by their paths.
+The hub asks about models this way, and the workers convert this way. Nothing of a plugin is
+imported: the launcher (workers/sandbox.py) and the shim (workers/shim.py) are started by their
+paths.
 """
 
 import json
@@ -25,8 +26,8 @@ LAUNCHER = ROOT / "workers" / "sandbox.py"
 SHIM = ROOT / "workers" / "shim.py"
 ANSWER = 1 << 20
 """Bytes that a plugin may say on each stream when it is asked something."""
-SUPPORTS_MEMORY = 2 << 30
-"""Bytes that one process of `supports` may use: enough for an import of torch."""
+APPRAISE_MEMORY = 2 << 30
+"""Bytes that one process may use that is asked about a model: enough for an import of torch."""
 
 
 @dataclass
@@ -41,8 +42,10 @@ class Request:
     source: Path | None = None
     output: Path | None = None
     scratch: Path | None = None
+    earlier: Path | None = None
     config: dict[str, Any] = field(default_factory=dict)
-    files: list[str] = field(default_factory=list)
+    files: dict[str, int] = field(default_factory=dict)
+    tensors: dict[str, dict[str, Any]] = field(default_factory=dict)
     smoke: list[str] = field(default_factory=list)
     tools: list[str] = field(default_factory=list)
 
@@ -129,15 +132,16 @@ def plan(
     document = folder / "request.json"
     read = {SHIM: "/shim.py", fmt.folder: "/plugin", document: "/request.json"}
     write: dict[Path, str] = {}
-    if request.source is not None:
-        read[request.source] = "/source"
+    for path, name in ((request.source, "/source"), (request.earlier, "/earlier")):
+        if path is not None:
+            read[path] = name
     for path, name in ((request.output, "/output"), (request.scratch, "/scratch")):
         if path is not None:
             write[path] = name
     python = environment / "bin" / "python"
     allowed = memory(settings)
-    if request.action == "supports":
-        allowed = min(allowed, SUPPORTS_MEMORY)
+    if request.action == "appraise":
+        allowed = min(allowed, APPRAISE_MEMORY)
     places = {**read, **write}
 
     def inside(path: Path | None) -> str | None:
@@ -151,6 +155,7 @@ def plan(
         "source": inside(request.source),
         "output": inside(request.output),
         "scratch": inside(request.scratch),
+        "earlier": inside(request.earlier),
         "threads": threads(settings),
         "memory": allowed,
     }

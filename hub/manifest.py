@@ -117,6 +117,7 @@ class Manifest(_Table):
         default_factory=list, description="As linux-x86_64; empty: everywhere"
     )
     command: list[Line] | None = Field(None, min_length=1, description="Instead of convert.py")
+    appraises: bool = Field(False, description="The command answers the action appraise too")
     run: list[Run] = Field(default_factory=list)
     hidden: bool = Field(False, description="Not offered on pages: for tests and trials")
 

@@ -22,6 +22,7 @@ from hub.errors import NoSpace, TooLarge, Unprocessable
 from hub.facts import Facts, facts
 from hub.local import LocalUpstream
 from hub.models import Blob, File
+from hub.outline import Outline, outline
 from hub.patience import Cancelled
 from hub.safetensors import Header
 from hub.sizes import size
@@ -54,6 +55,7 @@ class Plan:
     snapshot: Snapshot
     files: list[RemoteFile]
     facts: Facts
+    outline: Outline
     stored: dict[str, Stored] = field(default_factory=dict)
     folder: Path | None = None
 
@@ -107,11 +109,11 @@ def plan(
         files = intake.choose(snapshot.repo, snapshot.files, reader.document, settings.allow_pickle)
         for file in files:
             names.check_path(file.path)
-        known = reader.facts(files, settings.mirror_parts)
+        known, model = reader.look(files, settings.mirror_parts)
     finally:
         source.close()
     _check_parameters(settings, snapshot, known)
-    made = Plan(snapshot, files, known, _stored(settings, files), folder)
+    made = Plan(snapshot, files, known, model, _stored(settings, files), folder)
     _check_space(settings, made)
     return made
 
@@ -170,8 +172,8 @@ class _Reader:
         self.snapshot = snapshot
         self.cancelled = cancelled
 
-    def facts(self, files: Sequence[RemoteFile], parallel: int) -> Facts:
-        """The facts of the model that these files make."""
+    def look(self, files: Sequence[RemoteFile], parallel: int) -> tuple[Facts, Outline]:
+        """The facts and the outline of the model that these files make."""
         paths = [file.path for file in files]
         weights = [file for file in files if file.path.endswith(".safetensors")]
         with ThreadPoolExecutor(parallel) as pool:
@@ -186,7 +188,7 @@ class _Reader:
                 "The file is damaged: tell the model's owner",
             )
         card = self.document("README.md") if "README.md" in paths else b""
-        return facts(
+        known = facts(
             config,
             headers,
             card.decode(errors="replace"),
@@ -194,6 +196,8 @@ class _Reader:
             self.json("generation_config.json", paths),
             self.json("tokenizer_config.json", paths),
         )
+        sizes = {file.path: file.size for file in files}
+        return known, outline(config, sizes, headers.values(), known.parameters)
 
     def header(self, file: RemoteFile) -> Header:
         """The header of a safetensors file, checked against the size of the whole."""

@@ -1,31 +1,17 @@
-"""Requests: what is asked for is checked in a second, and becomes a job.
+"""Requests: what is asked for is checked in a second, and becomes a job."""
 
-Whatever can be known beforehand is refused here, with the reason: an unknown variant, a plugin that
-is not ready, a model its plugin cannot convert, a disk or a memory that is too small.
-"""
-
-import json
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from sqlmodel import Session, col, select
+from sqlmodel import col, select
 
-from hub import artefacts, asking, db, formats, jobs, launch, repos
-from hub.blobs import BlobStore
+from hub import db, jobs, prospects
 from hub.config import Settings
-from hub.errors import Conflict, InvalidRequest, NoSpace, NotFound, Unprocessable
-from hub.formats import Format
+from hub.errors import InvalidRequest, Unprocessable
 from hub.local import readable
-from hub.models import Commit, File, Job, JobState, Repo
+from hub.models import Job, JobState
 from hub.names import check_foreign, check_name, check_revision
-from hub.sizes import size
-
-MiB = 1024**2
-CONFIG_LIMIT = 4 * MiB
-BASE_MEMORY = 256 * MiB
 
 
 def request_mirror(
@@ -72,49 +58,18 @@ def request_conversion(
     variants: Sequence[str] = (),
     options: Mapping[str, object] | None = None,
 ) -> Job:
-    """Queue a conversion; the same request returns the same job, or a done one at once."""
-    fmt = formats.get(settings, plugin)
-    if not variants:
-        raise Unprocessable(
-            "no_variant",
-            "No variant was asked for.",
-            f"Choose among {', '.join(variant.name for variant in fmt.variants)}.",
-        )
-    names = [fmt.variant(name).name for name in dict.fromkeys(variants)]
-    values = fmt.validate_options(options or {})
-    with db.reading(settings.database) as session:
-        source, commit, files = _source(session, repo, revision)
-        keys = {
-            name: artefacts.artefact_key(source.name, commit.sha, fmt, name, values)
-            for name in names
-        }
-        job = Job(
-            kind="convert",
-            request_key=jobs.request_key("convert", sorted(keys.values())),
-            repo=source.name,
-            revision=revision,
-            commit=commit.sha,
-            plugin=fmt.name,
-            request={"variants": names, "options": values, "keys": keys},
-        )
-        if twin := jobs.active(session, job.request_key):
-            return twin
-        made = artefacts.published(session, keys.values())
-        facts = dict(commit.facts)
-    missing = [name for name in names if keys[name] not in made]
-    if not missing:
-        return _already_done(settings, job)
-    _check_ready(settings, fmt)
-    about = config(settings, files)
-    _check_space(settings, fmt, missing, facts, files)
-    _check_memory(settings, fmt, facts, about)
-    if reason := asking.supports(settings, fmt, about, [file.path for file in files]):
-        raise Unprocessable(
-            "not_supported",
-            reason,
-            f"{fmt.title} cannot convert this model; another format may.",
-        )
-    return jobs.submit(settings, job)
+    """Queue a conversion; the same request returns the same job, or a done one at once.
+
+    Refused here is what cannot succeed, with the figures (hub/prospects.py).
+    """
+    order = prospects.order(settings, repo, revision, plugin, variants, options)
+    if order.twin is not None:
+        return order.twin
+    if not order.missing:
+        return _already_done(settings, order.job)
+    if refusal := prospects.weigh(settings, order).refusal:
+        raise refusal
+    return jobs.submit(settings, order.job)
 
 
 def again(settings: Settings, job_id: int) -> Job:
@@ -134,18 +89,6 @@ def again(settings: Settings, job_id: int) -> Job:
     )
 
 
-def _source(session: Session, name: str, revision: str) -> tuple[Repo, Commit, list[File]]:
-    repo = repos.find(session, name)
-    if repo.kind != "mirrored":
-        raise Unprocessable(
-            "derived_repo",
-            f"{name} is a conversion itself.",
-            f"Convert what it was made from: {repo.source}.",
-        )
-    commit = repos.resolve(session, repo, revision)
-    return repo, commit, repos.files(session, commit)
-
-
 def _already_done(settings: Settings, job: Job) -> Job:
     """The done job of this request; where none is known, one is written down now."""
     with db.writing(settings.database) as session:
@@ -163,65 +106,3 @@ def _already_done(settings: Settings, job: Job) -> Job:
         job.started_at = job.finished_at = now
         session.add(job)
     return job
-
-
-def _check_ready(settings: Settings, fmt: Format) -> None:
-    state = formats.state(settings, fmt)
-    if not state.ready:
-        raise Conflict(
-            "plugin_not_ready",
-            f"The plugin {fmt.name} is {state}.",
-            f"Run `slmhub plugins install {fmt.name}`, then request it again.",
-        )
-
-
-def config(settings: Settings, files: list[File]) -> dict[str, Any]:
-    """The model's config.json, as data; empty where there is none that can be read."""
-    for file in files:
-        if file.path == "config.json" and file.size <= CONFIG_LIMIT:
-            try:
-                with BlobStore(settings.blobs).open(file.sha256) as blob:
-                    found = json.load(blob)
-            except (ValueError, RecursionError, NotFound):
-                return {}
-            return found if isinstance(found, dict) else {}
-    return {}
-
-
-def _check_space(
-    settings: Settings,
-    fmt: Format,
-    variants: list[str],
-    facts: Mapping[str, Any],
-    files: list[File],
-) -> None:
-    """Refuse what the disk cannot hold: a base file, all variants, and one of them once more."""
-    parameters = facts.get("parameters") or 0
-    weights = sum(file.size for file in files if file.path.endswith(".safetensors"))
-    sizes = [int(parameters * fmt.variant(name).bits / 8) for name in variants]
-    needed = int((weights + sum(sizes) + max(sizes)) * 1.05)
-    free = shutil.disk_usage(settings.data).free
-    if needed > free:
-        raise NoSpace(
-            "disk_too_small",
-            f"This conversion needs about {size(needed)} of disk, and {size(free)} are free.",
-            "Free some space (`slmhub gc` removes what nothing needs), or ask for fewer variants.",
-        )
-
-
-def _check_memory(
-    settings: Settings, fmt: Format, facts: Mapping[str, Any], config: Mapping[str, Any]
-) -> None:
-    """Refuse what cannot fit: every converter holds the largest tensor in full precision."""
-    width, rows = config.get("hidden_size"), facts.get("vocabulary")
-    known = isinstance(width, int) and isinstance(rows, int)
-    largest = 4 * width * rows if known else 0  # type: ignore[operator]
-    needed = BASE_MEMORY + int(1.5 * min(largest, 4 * (facts.get("parameters") or 0)))
-    allowed = launch.memory(settings)
-    if needed > allowed:
-        raise NoSpace(
-            "memory_too_small",
-            f"Converting this model with {fmt.title} needs at least {size(needed)} of memory, "
-            f"and {size(allowed)} may be used.",
-            "Raise HUB_MEMORY_LIMIT, or convert on a machine with more memory.",
-        )

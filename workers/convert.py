@@ -17,6 +17,7 @@ from hub.errors import Conflict, HubError, NotFound
 from hub.formats import Format
 from hub.joblog import JobLog
 from hub.repos import Entry
+from hub.sizes import size
 from workers import environments, runner
 from workers.holding import Cancelled, Holding
 
@@ -42,6 +43,7 @@ def run(settings: Settings, held: Holding, folder: Path, joblog: JobLog) -> None
             for name in request["variants"]
         }
         there = artefacts.published(session, keys.values())
+        earlier = artefacts.made(session, source, fmt)
     if keys != request["keys"]:
         # What it would make now is not what was asked for, nor found again as this job's artefacts.
         raise Conflict(
@@ -56,12 +58,14 @@ def run(settings: Settings, held: Holding, folder: Path, joblog: JobLog) -> None
             joblog.say(f"{name} is there already")
     if not missing:
         return
-    places = {name: folder / name for name in ("source", "output", "work")}
+    places = {name: folder / name for name in ("source", "output", "work", "earlier")}
     isolation = launch.level(settings)
     # Without walls a converter could change what it reads, and a link would be the blob itself.
-    lay_out(
-        BlobStore(settings.blobs), source.entries, places["source"], links=isolation == "strict"
-    )
+    store, links = BlobStore(settings.blobs), isolation == "strict"
+    lay_out(store, source.entries, places["source"], links=links)
+    places["earlier"].mkdir()
+    for variant, entries in earlier.items():
+        lay_out(store, entries, places["earlier"] / variant, links=links)
     places["output"].mkdir()
     places["work"].mkdir()
     recipe = Recipe(options, environments.tool_versions(settings, fmt), isolation)
@@ -83,7 +87,7 @@ def run(settings: Settings, held: Holding, folder: Path, joblog: JobLog) -> None
             leases.running(settings, claim)
 
     try:
-        runner.run(
+        outcome = runner.run(
             settings,
             fmt,
             launch.Request(
@@ -95,6 +99,7 @@ def run(settings: Settings, held: Holding, folder: Path, joblog: JobLog) -> None
                 source=places["source"],
                 output=places["output"],
                 scratch=places["work"],
+                earlier=places["earlier"],
             ),
             on_progress=on_progress,
             on_artefact=on_artefact,
@@ -103,6 +108,9 @@ def run(settings: Settings, held: Holding, folder: Path, joblog: JobLog) -> None
         )
     except runner.Cancelled as error:
         raise Cancelled from error
+    joblog.say(
+        f"at most {size(outcome.memory)} of memory and {size(outcome.scratch)} of scratch were used"
+    )
     if left := [name for name in missing if name not in finished]:
         raise HubError(
             "no_artefact",

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,7 +26,7 @@ from hub.launch import Request
 from workers import harvest
 from workers.watch import Cancelled, PluginError, Watch
 
-__all__ = ["Cancelled", "PluginError", "Request", "run"]
+__all__ = ["Cancelled", "Outcome", "PluginError", "Request", "run"]
 
 LINE = 1 << 20  # bytes of one event
 LOG = 32 << 20  # bytes of log that are kept; the tail for messages is kept apart
@@ -45,6 +45,15 @@ class Log(Protocol):
     def flush(self) -> None: ...
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """How a conversion went: its isolation, strict or weak, and its peaks in bytes."""
+
+    isolation: str
+    memory: int
+    scratch: int
+
+
 def run(
     settings: Settings,
     fmt: Format,
@@ -54,14 +63,15 @@ def run(
     on_artefact: Artefact,
     log: Log,
     cancelled: Callable[[], bool],
-) -> str:
-    """Convert. Returns the isolation it ran in, strict or weak.
+) -> Outcome:
+    """Convert, and say how it went.
 
     `request.output` and `request.scratch` are empty folders on one file system, in a folder that is
-    the job's own and that the caller removes. `on_progress` gets the progress of the whole job, 0
-    to 1, and a line. `on_artefact` gets a variant's name, the folder of its checked files (the
-    caller's to move away; the converter cannot reach it), what `check` returned, and seconds; while
-    it works the next variant is being made. `cancelled` is asked a few times a second, from another
+    the job's own and that the caller removes; `request.earlier` may be left out. `on_progress` gets
+    the progress of the whole job, 0 to 1, and a line. `on_artefact` gets a variant's name, the
+    folder of its checked files (the caller's to move away; the converter cannot reach it), what
+    `check` returned, and seconds; while it works the next variant is being made. `cancelled` is
+    asked a few times a second, from another
     thread. Raises PluginError, harvest.BadOutput, Cancelled, Conflict (no environment) and
     Unavailable (no sandbox). When it returns or raises, nothing of the converter runs any more.
     """
@@ -76,6 +86,9 @@ def run(
         raise ValueError("a conversion needs folders for output and scratch")
     host = request.output.with_name(request.output.name + ".host")
     host.mkdir()
+    if request.earlier is None:
+        request = replace(request, earlier=host / "earlier")
+        (host / "earlier").mkdir()
     environment = formats.environment(settings, fmt)
     with in_use(environment):
         plan = launch.plan(settings, fmt, environment, request, host)
@@ -99,7 +112,7 @@ def run(
         if watch.verdict is not None:
             raise watch.verdict
         conversation.conclude(process.returncode)
-    return plan.level
+    return Outcome(plan.level, watch.peak, watch.scratch)
 
 
 @dataclass
@@ -172,6 +185,7 @@ class _Conversation:
         self.on_progress(whole, f"{event['variant']}: {message}" if message else event["variant"])
 
     def _artefact(self, event: dict[str, Any]) -> None:
+        self.watch.weigh_scratch()
         variant, check = event["variant"], event.get("check")
         if variant not in self.request.variants or variant in self.made:
             raise ValueError

@@ -7,7 +7,7 @@ started in its own folder, with the path of request.json as its last argument.
 
 request.json, one object:
     api           1
-    action        "convert", "supports" or "smoke"
+    action        "convert", "appraise" or "smoke"
     plugin        the plugin's folder, read-only
     source        convert: the folder with the model, read-only
     output        convert: a folder; the files of a variant go into output/<variant>/, which the
@@ -18,14 +18,20 @@ request.json, one object:
     source_name   convert: the model's name for file names, as "Qwen_Qwen3-0.6B"
     threads       how many threads to use
     memory        how many bytes of memory may be used
-    config, files supports: config.json of the model, and the names of its files
+    earlier       convert: a read-only folder with one folder a variant that this plugin made of the
+                  same commit before
+    config        appraise: config.json of the model
+    files         appraise: the sizes of its files in bytes, by path
+    tensors       appraise: {name: {"dtype": "BF16", "shape": [2, 3]}}, from the headers
+                  (variants and options say what is to be estimated; there may be none)
     smoke, tools  smoke: modules to import, packages whose versions are wanted
 
 Events, one JSON object a line on stdout; other keys are ignored:
     {"event": "progress", "variant": "Q8_0", "done": 0.5, "message": "layer 12 of 24"}
     {"event": "artefact", "variant": "Q8_0", "check": {…}, "seconds": 12.3}
                   its files are complete: the host takes them away at once
-    {"event": "done"}                  the last line; of supports with "reason": null or a sentence,
+    {"event": "done"}                  the last line; of appraise with "reason": null or a sentence,
+                                       and "estimates": {variant: {"size", "memory", "scratch"}},
                                        of smoke with "versions": {package: version}
     {"event": "error", "kind": "unsupported_model", "message": "cause", "hint": "next step"}
 
@@ -37,10 +43,12 @@ SIGTERM asks to end; ten seconds later everything is killed.
 For Python this file does all of that. It moves fd 1 to stderr before it imports anything else of
 the plugin, because converters and their children print. convert.py then defines
     convert(source, output, variant, options, job)   paths, a name, a dict; writes into output
-    supports(config, files)      optional: None, or one sentence why not
+    supports(config, files)      optional: None, or one sentence why not; files are names
+    estimate(config, files, tensors, variant, options)
+                                 optional: {"size": …, "memory": …, "scratch": …} in bytes
     check(artefact, job)         optional: loads the folder's files in their runtime; returns a dict
-with job.report(done, message), job.fail(kind, message, hint), and job.scratch, job.source_name,
-job.threads, job.memory, job.variant, job.options.
+with job.report(done, message), job.fail(kind, message, hint), and job.scratch, job.earlier,
+job.source_name, job.threads, job.memory, job.variant, job.options.
 """
 
 import errno
@@ -83,6 +91,7 @@ class Job:
 
     def __init__(self, request: dict[str, Any], wire: Wire, variant: str) -> None:
         self.scratch = Path(request["scratch"])
+        self.earlier = Path(request["earlier"])
         self.source_name: str = request["source_name"]
         self.threads: int = request["threads"]
         self.memory: int = request["memory"]
@@ -122,11 +131,25 @@ def convert(request: dict[str, Any], wire: Wire) -> dict[str, Any]:
     return {}
 
 
-def supports(request: dict[str, Any], _wire: Wire) -> dict[str, Any]:
-    """Ask the plugin whether it can convert such a model."""
+def appraise(request: dict[str, Any], _wire: Wire) -> dict[str, Any]:
+    """Ask the plugin whether it can convert such a model, and what each variant would cost."""
     plugin = _load(request)
-    asked = getattr(plugin, "supports", None)
-    return {"reason": asked(request["config"], request["files"]) if asked else None}
+    config, files, tensors = (request[name] for name in ("config", "files", "tensors"))
+    if hasattr(plugin, "supports") and (reason := plugin.supports(config, list(files))):
+        return {"reason": reason}
+    estimates: dict[str, Any] = {}
+    answer: dict[str, Any] = {"reason": None, "estimates": estimates}
+    if not hasattr(plugin, "estimate"):
+        return answer
+    for variant in request["variants"]:
+        options = dict(request["options"])
+        try:
+            estimates[variant] = plugin.estimate(config, files, tensors, variant, options)
+        except Exception as error:  # noqa: BLE001 - the plugin's code, at the edge of the process
+            # A conversion can do without: the host has an estimate of its own, and logs this.
+            traceback.print_exc()
+            answer["estimate_error"] = f"{variant}: {type(error).__name__}: {error}"[:2000]
+    return answer
 
 
 def smoke(request: dict[str, Any], _wire: Wire) -> dict[str, Any]:
@@ -136,7 +159,7 @@ def smoke(request: dict[str, Any], _wire: Wire) -> dict[str, Any]:
     return {"versions": {tool: importlib.metadata.version(tool) for tool in request["tools"]}}
 
 
-ACTIONS = {"convert": convert, "supports": supports, "smoke": smoke}
+ACTIONS = {"convert": convert, "appraise": appraise, "smoke": smoke}
 
 
 def main() -> int:

@@ -36,7 +36,8 @@ class Cancelled(Exception):
 class Watch:
     """Looks at a launched process until `stop`; ends it when a limit is crossed.
 
-    `verdict` then says why. `peak` is the most memory that was seen, in bytes.
+    `verdict` then says why. `peak` is the most memory that was seen, in bytes, without what is
+    shared or can be let go of; `scratch` the most that lay in the scratch folder.
     """
 
     def __init__(
@@ -49,10 +50,12 @@ class Watch:
     ) -> None:
         self.verdict: Exception | None = None
         self.peak = 0
+        self.scratch = 0
         self.heard = time.monotonic()
         self._settings = settings
         self._process = process
         self._folders = [path for path in (request.output, request.scratch) if path is not None]
+        self._scratch = request.scratch
         self._own = 2 if level == "strict" else 1  # the launcher, and process 1
         self._wanted = wanted
         self._limit = launch.memory(settings)
@@ -69,7 +72,14 @@ class Watch:
         """Look no more, and see to it that nothing of the converter is left."""
         self._over.set()
         self._thread.join()
+        self.weigh_scratch()
         end(self._process, grace=0)
+
+    def weigh_scratch(self) -> int:
+        """The bytes in the scratch folder now."""
+        there = _bytes_in(self._scratch) if self._scratch is not None else 0
+        self.scratch = max(self.scratch, there)
+        return there
 
     def _watch(self) -> None:
         while not self._over.wait(LOOK):
@@ -122,14 +132,11 @@ class Watch:
 
     def _weigh(self, processes: list[psutil.Process]) -> None:
         files = _memory_files(processes)
-        used = sum(_resident(process) for process in processes) + files
+        if sum(_resident(process) for process in processes) + files <= self.peak:
+            return  # an upper bound: pages that are shared or mapped from files are in it
+        used = sum(_own_memory(process) for process in processes) + files
+        self.peak = max(self.peak, used)
         if used > self._limit:
-            # Shared pages were counted once a process, and a mapped file can be let go of.
-            used = sum(_own_memory(process) for process in processes) + files
-        else:
-            self.peak = max(self.peak, used)
-        if used > self._limit:
-            self.peak = max(self.peak, used)
             raise PluginError(
                 "out_of_memory",
                 f"The conversion used {used // MiB:,} MiB of memory, and"
@@ -138,7 +145,8 @@ class Watch:
             )
 
     def _measure(self, processes: list[psutil.Process]) -> None:
-        written = sum(_bytes_in(folder) for folder in self._folders)
+        written = self.weigh_scratch()
+        written += sum(_bytes_in(folder) for folder in self._folders if folder != self._scratch)
         written += _deleted_bytes(processes, {folder.stat().st_dev for folder in self._folders})
         if written > self._settings.output_limit:
             raise PluginError(

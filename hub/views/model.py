@@ -187,9 +187,8 @@ def _sections(
     answers = verdicts.about(
         settings,
         [fmt for fmt in known if states[fmt.name].ready],
-        commit.sha,
-        requests.config(settings, files),
-        [file.path for file in files],
+        commit,
+        files,
     )
     there = {(row.plugin, row.variant): row for row in artefacts}
     sections = []

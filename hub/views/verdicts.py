@@ -1,4 +1,4 @@
-"""Whether plugins can convert a commit: each is asked once, in the background, and remembered.
+"""Whether plugins can convert a commit, and at what cost: each is asked once, in the background.
 
 Asking starts a process in the plugin's environment. A page waits a moment for the answers and is
 shown without those that are late; they are there when it is looked at again.
@@ -7,17 +7,18 @@ shown without those that are late; they are there when it is looked at again.
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any
 
-from hub import asking
+from hub import asking, outline
+from hub.asking import Appraisal, Estimate
 from hub.config import Settings
 from hub.errors import HubError
 from hub.formats import Format
+from hub.models import Commit, File
 
 log = logging.getLogger(__name__)
 
@@ -31,30 +32,33 @@ Key = tuple[str, str, str, str, int]
 
 @dataclass(frozen=True)
 class Verdict:
-    """`reason` says why not; without one the plugin can, as soon as it was `asked`."""
+    """`reason` says why not; without one the plugin can, as soon as it was `asked`.
+
+    The estimates are of all variants with default options.
+    """
 
     asked: bool
     reason: str | None = None
+    estimates: Mapping[str, Estimate] = field(default_factory=dict)
 
 
 class Verdicts:
     """The answers of one process. Thread-safe."""
 
     def __init__(self, workers: int = 2) -> None:
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="supports")
-        self._answers: OrderedDict[Key, Future[str | None]] = OrderedDict()
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="appraise")
+        self._answers: OrderedDict[Key, Future[Appraisal]] = OrderedDict()
         self._lock = Lock()
 
     def about(
         self,
         settings: Settings,
         plugins: list[Format],
-        commit: str,
-        config: Mapping[str, Any],
-        files: list[str],
+        commit: Commit,
+        files: Sequence[File],
     ) -> dict[str, Verdict]:
         """What each plugin says about a commit, by its name; waits for PATIENCE at most."""
-        asked = {fmt.name: self._ask(settings, fmt, commit, config, files) for fmt in plugins}
+        asked = {fmt.name: self._ask(settings, fmt, commit, files) for fmt in plugins}
         end = time.monotonic() + PATIENCE
         return {name: _verdict(future, end - time.monotonic()) for name, future in asked.items()}
 
@@ -62,27 +66,35 @@ class Verdicts:
         self,
         settings: Settings,
         fmt: Format,
-        commit: str,
-        config: Mapping[str, Any],
-        files: list[str],
-    ) -> Future[str | None]:
-        key = (str(settings.data), commit, fmt.name, fmt.lock_digest, _changed(fmt))
+        commit: Commit,
+        files: Sequence[File],
+    ) -> Future[Appraisal]:
+        key = (str(settings.data), commit.sha, fmt.name, fmt.lock_digest, _changed(fmt))
         with self._lock:
             known = self._answers.get(key)
             # A failure is no answer: the next visitor makes the hub ask again.
             if known is not None and not (known.done() and known.exception()):
                 self._answers.move_to_end(key)
                 return known
-            future = self._pool.submit(asking.supports, settings, fmt, config, files)
+            future = self._pool.submit(_appraise, settings, fmt, commit, files)
             self._answers[key] = future
             while len(self._answers) > KEPT:
                 self._answers.popitem(last=False)
             return future
 
 
-def _verdict(future: Future[str | None], wait: float) -> Verdict:
+def _appraise(
+    settings: Settings, fmt: Format, commit: Commit, files: Sequence[File]
+) -> Appraisal:
+    model = outline.of_commit(settings, commit, files)
+    variants = [variant.name for variant in fmt.variants]
+    return asking.appraise(settings, fmt, model, variants, fmt.validate_options({}))
+
+
+def _verdict(future: Future[Appraisal], wait: float) -> Verdict:
     try:
-        return Verdict(asked=True, reason=future.result(timeout=max(0.0, wait)))
+        said = future.result(timeout=max(0.0, wait))
+        return Verdict(True, said.reason, said.estimates)
     except Late:
         return Verdict(asked=False)
     except HubError as error:

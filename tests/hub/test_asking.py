@@ -18,6 +18,7 @@ runtime = "none"
 summary = "A toy"
 repo = "{source}-Toy"
 command = ["./answer.sh"]
+appraises = true
 [[variants]]
 name = "4bit"
 bits = 4.5
@@ -82,7 +83,7 @@ def test_memory_output_and_time_are_bounded(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str
 ) -> None:
     monkeypatch.setattr(launch, "level", lambda _settings: level)
-    monkeypatch.setattr(launch, "SUPPORTS_MEMORY", 64 << 20)
+    monkeypatch.setattr(launch, "APPRAISE_MEMORY", 64 << 20)
     done = """echo '{"event": "done", "reason": "no"}'"""
     hog = f"x=$(head -c %d /dev/zero | tr '\\0' x)\n{done}"
     assert asking.supports(settings, toy(tmp_path / "a", hog % 1_000_000), {}, []) == "no"

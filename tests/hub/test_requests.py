@@ -9,11 +9,13 @@ import pytest
 from published import publish
 
 from hub import artefacts, asking, db, formats, jobs, leases, requests
+from hub.asking import Appraisal, Estimate
 from hub.artefacts import Made, Recipe, Source
 from hub.config import Settings
 from hub.errors import Conflict, HubError, InvalidRequest, NoSpace, NotFound, Unprocessable
 from hub.formats import State
 from hub.models import Job
+from hub.outline import Outline
 
 CONFIG = json.dumps({"hidden_size": 64}).encode()
 FACTS = {"parameters": 1000, "vocabulary": 100, "license": "mit"}
@@ -23,7 +25,7 @@ FACTS = {"parameters": 1000, "vocabulary": 100, "license": "mit"}
 def ready(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """A hub with a mirrored model and the echo plugin ready; no process is started."""
     monkeypatch.setattr(formats, "state", lambda *_: State("ready"))
-    monkeypatch.setattr(asking, "supports", lambda *_: None)
+    monkeypatch.setattr(asking, "_answers", lambda _: False)
     mirrored(settings)
     return settings
 
@@ -89,25 +91,29 @@ def test_a_model_the_plugin_cannot_convert(
 ) -> None:
     seen: list[Any] = []
 
-    def supports(_settings: Settings, _fmt: object, config: object, files: object) -> str:
-        seen.extend([config, files])
-        return "It does not know FooForCausalLM."
+    def appraise(_settings: Settings, _fmt: object, model: Outline, *_: object) -> Appraisal:
+        seen.extend([model.config, list(model.files)])
+        return Appraisal("It does not know FooForCausalLM.")
 
-    monkeypatch.setattr(asking, "supports", supports)
+    monkeypatch.setattr(asking, "appraise", appraise)
     with pytest.raises(Unprocessable, match="FooForCausalLM"):
         ask(ready)
     assert seen == [{"hidden_size": 64}, ["LICENSE", "config.json", "model.safetensors"]]
 
 
-def test_a_disk_or_a_memory_that_is_too_small(settings: Settings, ready: Settings) -> None:
+def test_a_disk_or_a_memory_that_is_too_small(
+    settings: Settings, ready: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mirrored(settings, FACTS | {"parameters": 10**15})
     with pytest.raises(
         NoSpace, match=r"needs about [\d,.]+ TB of disk, and [\d,.]+ [GT]B are free"
     ):
         ask(ready)
-    mirrored(settings, FACTS | {"parameters": 10**9, "vocabulary": 2_000_000})
+    mirrored(settings)
+    much = Appraisal(estimates={"plain": Estimate(10, 10**9, 0)})
+    monkeypatch.setattr(asking, "appraise", lambda *_: much)
     small = Settings(data=settings.data, memory_limit=300_000_000)
-    with pytest.raises(NoSpace, match=r"at least 1\.0 GB of memory, and 300\.0 MB may be used"):
+    with pytest.raises(NoSpace, match=r"about 1\.0 GB of memory, and 300\.0 MB may be used"):
         ask(small)
 
 

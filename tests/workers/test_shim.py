@@ -27,7 +27,13 @@ def convert(source, output, variant, options, job):
     (output / "file").write_text(f"{options['a']} {job.threads} {job.source_name}")
 def supports(config, files):
     return None if config.get("good") else f"no: {len(files)} files"
+def estimate(config, files, tensors, variant, options):
+    if variant == "odd":
+        raise KeyError("hidden_size")
+    elements = tensors["w"]["shape"][0] * options["a"]
+    return {"size": elements + sum(files.values()), "memory": 9, "scratch": len(variant)}
 """
+FOLDERS = ("source", "output", "scratch", "earlier")
 
 
 @pytest.fixture
@@ -37,13 +43,13 @@ def ask(tmp_path: Path) -> Any:
     (plugin / "convert.py").write_text(CONVERT)
 
     def run(**changes: Any) -> tuple[int, list[dict[str, Any]], str]:
-        for name in ("source", "output", "scratch"):
+        for name in FOLDERS:
             (tmp_path / name).mkdir(exist_ok=True)
         request = {
             "api": 1,
             "action": "convert",
             "plugin": str(plugin),
-            **{name: str(tmp_path / name) for name in ("source", "output", "scratch")},
+            **{name: str(tmp_path / name) for name in FOLDERS},
             "variants": ["good"],
             "options": {"a": 1},
             "source_name": "org_model",
@@ -101,10 +107,30 @@ def test_an_exception_is_an_event_and_a_traceback(ask: Any) -> None:
     assert "Traceback" in log
 
 
-@pytest.mark.parametrize(("config", "reason"), [({"good": 1}, None), ({}, "no: 2 files")])
-def test_supports(ask: Any, config: dict[str, Any], reason: str | None) -> None:
-    code, events, _ = ask(action="supports", config=config, files=["a", "b"])
-    assert (code, events) == (0, [{"event": "done", "reason": reason}])
+def test_a_refusal_of_a_model_is_no_failure(ask: Any) -> None:
+    code, events, _ = ask(action="appraise", config={}, files={"a": 1, "b": 2}, tensors={})
+    assert (code, events) == (0, [{"event": "done", "reason": "no: 2 files"}])
+
+
+def test_every_variant_is_estimated(ask: Any) -> None:
+    asked = {"config": {"good": 1}, "files": {"a": 1, "b": 2}, "options": {"a": 2}}
+    tensors = {"w": {"dtype": "BF16", "shape": [5]}}
+    code, events, log = ask(
+        action="appraise", tensors=tensors, variants=["good", "odd", "x"], **asked
+    )
+    assert code == 0
+    assert events == [
+        {
+            "event": "done",
+            "reason": None,
+            "estimates": {
+                "good": {"size": 13, "memory": 9, "scratch": 4},
+                "x": {"size": 13, "memory": 9, "scratch": 1},
+            },
+            "estimate_error": "odd: KeyError: 'hidden_size'",
+        }
+    ]
+    assert "Traceback" in log
 
 
 def test_smoke(ask: Any) -> None:

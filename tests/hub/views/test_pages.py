@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from hub import db, jobs, queue
 from hub.app import create_app
 from hub.blobs import BlobStore
+from hub.asking import Appraisal
 from hub.config import Settings
 from hub.models import JobState
 from hub.views.verdicts import Verdicts
@@ -139,11 +140,11 @@ def test_a_model_that_a_plugin_cannot_convert(
 ) -> None:
     asked = []
 
-    def refuse(*given: object) -> str:
+    def refuse(*given: object) -> Appraisal:
         asked.append(given)
-        return "The architecture <x> is not known."
+        return Appraisal("The architecture <x> is not known.")
 
-    monkeypatch.setattr("hub.asking.supports", refuse)
+    monkeypatch.setattr("hub.asking.appraise", refuse)
     monkeypatch.setattr("hub.views.model.verdicts", Verdicts())
     add_plugin(tmp_path / "plugins", settings)
     add_model(settings)

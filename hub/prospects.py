@@ -1,0 +1,255 @@
+"""What a conversion will come to, before anything is downloaded, queued or made.
+
+A request is checked in a second and becomes an Order; weighing the order gives its Prospect: the
+size of every variant, the memory, the disk and the time, and the refusal where it cannot be had.
+"""
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlmodel import Session
+
+from hub import artefacts, asking, db, durations, formats, jobs, launch, mirror, outline, repos
+from hub.asking import Appraisal, Estimate
+from hub.config import Settings
+from hub.errors import Conflict, HubError, NoSpace, NotFound, Unavailable, Unprocessable
+from hub.formats import Format
+from hub.manifest import Value
+from hub.models import Artefact, Commit, File, Job, Repo
+from hub.outline import Outline
+from hub.patience import Cancelled
+from hub.sizes import size
+
+PATIENCE = 20
+"""Seconds that upstream has to describe a model which is not mirrored."""
+MARGIN = 1.05
+"""Free disk asked for, in sizes of what is to be written."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """A request that can be understood: what is to be made of which commit, and what is there."""
+
+    fmt: Format
+    job: Job
+    model: Outline
+    made: Mapping[str, Artefact]
+    """By variant."""
+    twin: Job | None = None
+    """The active job of the same request."""
+    download: int = 0
+    """Bytes that are to be mirrored first."""
+
+    @property
+    def variants(self) -> list[str]:
+        names: list[str] = self.job.request["variants"]
+        return names
+
+    @property
+    def missing(self) -> list[str]:
+        return [name for name in self.variants if name not in self.made]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """One variant: there already, or what it will cost."""
+
+    name: str
+    repo: str
+    artefact: Artefact | None
+    estimate: Estimate | None
+    seconds: tuple[float, float] | None
+
+    @property
+    def size(self) -> int:
+        """Bytes of its files, known or estimated."""
+        if self.artefact is not None:
+            return self.artefact.size
+        return self.estimate.size if self.estimate else 0
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """What an order will come to, in bytes and seconds. A `refusal` says why it cannot be had."""
+
+    order: Order
+    variants: list[Forecast]
+    disk: int
+    free: int
+    memory: int
+    allowed: int
+    seconds: tuple[float, float] | None
+    refusal: HubError | None
+
+
+def order(
+    settings: Settings,
+    repo: str,
+    revision: str = "main",
+    plugin: str = "",
+    variants: Sequence[str] = (),
+    options: Mapping[str, object] | None = None,
+    *,
+    ahead: bool = False,
+) -> Order:
+    """Understand a request; an error names what is wrong with it.
+
+    `ahead`: a repo that is not mirrored is looked at upstream, where only headers are read.
+    """
+    fmt = formats.get(settings, plugin)
+    if not variants:
+        raise Unprocessable(
+            "no_variant",
+            "No variant was asked for.",
+            f"Choose among {', '.join(variant.name for variant in fmt.variants)}.",
+        )
+    names = [fmt.variant(name).name for name in dict.fromkeys(variants)]
+    values = fmt.validate_options(options or {})
+    try:
+        with db.reading(settings.database) as session:
+            source, commit, files = _source(session, repo, revision)
+            job = _job(fmt, source.name, revision, commit.sha, names, values)
+            keys = job.request["keys"]
+            made = artefacts.published(session, keys.values())
+            twin = jobs.active(session, job.request_key)
+    except NotFound as error:
+        if not ahead or error.kind != "repo_not_found":
+            raise
+        plan = _look(settings, repo, revision)
+        job = _job(fmt, plan.repo, revision, plan.sha, names, values)
+        download = sum(file.size for file in plan.missing)
+        return Order(fmt, job, plan.outline, {}, download=download)
+    there = {name: made[key] for name, key in keys.items() if key in made}
+    return Order(fmt, job, outline.of_commit(settings, commit, files), there, twin)
+
+
+def weigh(settings: Settings, order: Order) -> Prospect:
+    """Ask the plugin what an order will cost, and hold it against what this machine has."""
+    fmt, missing = order.fmt, order.missing
+    refusal: HubError | None = None
+    appraisal = Appraisal()
+    state = formats.state(settings, fmt)
+    if not missing:
+        pass
+    elif state.ready:
+        try:
+            appraisal = asking.appraise(
+                settings, fmt, order.model, missing, order.job.request["options"]
+            )
+        except HubError as error:
+            refusal = error
+    else:
+        refusal = Conflict(
+            "plugin_not_ready",
+            f"The plugin {fmt.name} is {state}.",
+            f"Run `slmhub plugins install {fmt.name}`, then request it again.",
+        )
+    if appraisal.reason:
+        refusal = Unprocessable(
+            "not_supported",
+            appraisal.reason,
+            f"{fmt.title} cannot convert this model; another format may.",
+        )
+    estimates = appraisal.estimates
+    with db.reading(settings.database) as session:
+        known = durations.finished(session, fmt.name)
+    weights = order.model.weights
+    variants = [
+        Forecast(
+            name,
+            formats.derived_repo(fmt, settings, order.job.repo, name),
+            order.made.get(name),
+            estimates.get(name),
+            durations.expected(known, [name], weights) if name in missing else None,
+        )
+        for name in order.variants
+    ]
+    disk = _disk(order, list(estimates.values()))
+    memory = max((one.memory for one in estimates.values()), default=0)
+    free = shutil.disk_usage(settings.data).free
+    allowed = launch.memory(settings)
+    rough = any(one.rough for one in estimates.values())
+    return Prospect(
+        order=order,
+        variants=variants,
+        disk=disk,
+        free=free,
+        memory=memory,
+        allowed=allowed,
+        seconds=durations.expected(known, missing, weights),
+        refusal=refusal or _too_small(fmt, disk, free, memory, allowed, rough),
+    )
+
+
+def _disk(order: Order, estimates: Sequence[Estimate]) -> int:
+    """Bytes of disk: what is fetched, all variants, one of them once more, and the scratch."""
+    if not estimates:
+        return int(order.download * MARGIN)
+    sizes = [one.size for one in estimates]
+    scratch = max(one.scratch for one in estimates)
+    return int((order.download + sum(sizes) + max(sizes) + scratch) * MARGIN)
+
+
+def _too_small(
+    fmt: Format, disk: int, free: int, memory: int, allowed: int, rough: bool
+) -> HubError | None:
+    if disk > free:
+        return NoSpace(
+            "disk_too_small",
+            f"This conversion needs about {size(disk)} of disk, and {size(free)} are free.",
+            "Free some space (`slmhub gc` removes what nothing needs), or ask for fewer variants.",
+        )
+    if memory > allowed:
+        return NoSpace(
+            "memory_too_small",
+            f"Converting this model with {fmt.title} needs {'at least' if rough else 'about'} "
+            f"{size(memory)} of memory, and {size(allowed)} may be used.",
+            "Raise HUB_MEMORY_LIMIT, or convert on a machine with more memory.",
+        )
+    return None
+
+
+def _source(session: Session, name: str, revision: str) -> tuple[Repo, Commit, list[File]]:
+    repo = repos.find(session, name)
+    if repo.kind != "mirrored":
+        raise Unprocessable(
+            "derived_repo",
+            f"{name} is a conversion itself.",
+            f"Convert what it was made from: {repo.source}.",
+        )
+    commit = repos.resolve(session, repo, revision)
+    return repo, commit, repos.files(session, commit)
+
+
+def _job(
+    fmt: Format, source: str, revision: str, sha: str, names: list[str], values: dict[str, Value]
+) -> Job:
+    """The row that the request will be."""
+    keys: dict[str, Any] = {
+        name: artefacts.artefact_key(source, sha, fmt, name, values) for name in names
+    }
+    return Job(
+        kind="convert",
+        request_key=jobs.request_key("convert", sorted(keys.values())),
+        repo=source,
+        revision=revision,
+        commit=sha,
+        plugin=fmt.name,
+        request={"variants": names, "options": values, "keys": keys},
+    )
+
+
+def _look(settings: Settings, repo: str, revision: str) -> mirror.Plan:
+    """The plan of mirroring a repo: its configuration and headers, read from upstream."""
+    end = time.monotonic() + PATIENCE
+    try:
+        return mirror.plan(settings, repo, revision, cancelled=lambda: time.monotonic() > end)
+    except Cancelled as error:
+        raise Unavailable(
+            "upstream_slow",
+            f"Upstream did not describe {repo} within {PATIENCE} s.",
+            "Try again later, or mirror it first: a job has more patience.",
+        ) from error
