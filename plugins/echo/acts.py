@@ -21,6 +21,12 @@ def nothing(_target: str, *_: Any) -> None:
     """Behave."""
 
 
+def earlier(_target: str, _source: Path, _output: Path, job: Any) -> str:
+    """Tell what was made of the same commit before."""
+    there = sorted(path for path in job.earlier.rglob("*") if path.is_file())
+    return "\n".join(f"{path.relative_to(job.earlier)}: {path.read_text()}" for path in there)
+
+
 # -- reaching out
 
 

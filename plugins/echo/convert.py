@@ -17,6 +17,19 @@ def supports(config: dict[str, Any], files: list[str]) -> str | None:  # noqa: A
     return None
 
 
+def estimate(
+    config: dict[str, Any],
+    files: dict[str, int],  # noqa: ARG001
+    tensors: dict[str, Any],  # noqa: ARG001
+    variant: str,  # noqa: ARG001
+    options: dict[str, Any],
+) -> dict[str, int]:
+    """One line, the megabytes that were asked for, and an interpreter."""
+    line = 16 + len(config.get("model_type", "model"))
+    memory = 16 * MiB + options["allocate"] * MiB
+    return {"size": line + options["write"] * MiB, "memory": memory, "scratch": 0}
+
+
 def convert(source: Path, output: Path, variant: str, options: dict[str, Any], job: Any) -> None:
     """Write one line about the model, after whatever the options ask for."""
     config = json.loads((source / "config.json").read_bytes())

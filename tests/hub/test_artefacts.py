@@ -103,6 +103,35 @@ def test_each_variant_is_a_commit(either: Settings, tmp_path: Path) -> None:
     assert (row.seconds, row.sandbox, row.tools) == (1.5, "strict", {"tool": "2"})
 
 
+def test_variants_of_one_repo_share_only_what_is_the_same(
+    settings: Settings, tmp_path: Path
+) -> None:
+    held, origin = claim(settings), source(settings)
+
+    def publish(variant: str, content: bytes, fmt: Format = FORMAT) -> Artefact:
+        one = made(tmp_path, variant)
+        (one.folder / "config.json").write_bytes(content)
+        return artefacts.publish(settings, held, fmt, origin, RECIPE, one)
+
+    publish("Q4", b"shared")
+    publish("Q8", b"shared")
+    with pytest.raises(
+        HubError, match=r"Q5 has another config\.json than Q[48], and both"
+    ) as error:
+        publish("Q5", b"own")
+    assert error.value.kind == "bad_output"
+    with db.reading(settings.database) as session:
+        assert set(artefacts.made(session, origin, FORMAT)) == {"Q4", "Q8"}
+    # A later version of the plugin writes as it likes.
+    later = FORMAT.model_copy(update={"version": "2"})
+    publish("Q5", b"own", later)
+    with db.reading(settings.database) as session:
+        assert {
+            variant: [entry.path for entry in entries]
+            for variant, entries in artefacts.made(session, origin, later).items()
+        } == {"Q5": ["config.json", "m-Q5.gguf"]}
+
+
 def test_the_same_again_is_the_same_artefact(either: Settings, tmp_path: Path) -> None:
     held, origin = claim(either), source(either)
     first = artefacts.publish(either, held, FORMAT, origin, RECIPE, made(tmp_path, "Q4"))

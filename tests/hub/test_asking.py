@@ -5,10 +5,13 @@ from pathlib import Path
 import pytest
 
 from hub import asking, formats, launch
+from hub.asking import Estimate
 from hub.config import Settings
 from hub.errors import Unprocessable
 from hub.formats import Format
 from hub.launch import Answer
+from hub.outline import Outline
+from hub.safetensors import Tensor
 
 MANIFEST = """
 api = 1
@@ -75,6 +78,54 @@ def test_a_failure_is_told_in_its_words(
         answering(settings, tmp_path, monkeypatch, answer)
     assert raised.value.kind == kind
     assert "plugins check toy" in raised.value.hint
+
+
+MODEL = Outline(
+    {"hidden_size": 4},
+    {"config.json": 2, "model.safetensors": 900},
+    {"w": Tensor("BF16", (10, 4), 0, 80)},
+    parameters=80,
+)
+
+
+@pytest.mark.parametrize(
+    ("said", "estimate"),
+    [
+        (b'{"size": 7, "memory": 8.5, "scratch": 0}', Estimate(7, 8, 0)),
+        (b'{"size": 7, "memory": 8}', None),
+        (b'{"size": -1, "memory": 8, "scratch": 0}', None),
+        (b'{"size": 1e300, "memory": 8, "scratch": 0}', None),
+        (b'{"size": "7", "memory": 8, "scratch": 0}', None),
+        (b"[7, 8, 0]", None),
+        (b"null", None),
+    ],
+)
+def test_an_estimate_that_is_none_is_replaced_by_a_rough_one(
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    said: bytes,
+    estimate: Estimate | None,
+) -> None:
+    line = b'{"event": "done", "reason": null, "estimates": {"4bit": %s}}' % said
+    monkeypatch.setattr(launch, "plan", lambda *_: launch.Plan(["/bin/true"], {}, "strict"))
+    monkeypatch.setattr(launch, "ask", lambda *_: Answer(0, line, b""))
+    found = asking.appraise(settings, toy(tmp_path, ""), MODEL, ["4bit"])
+    roughly = Estimate(45, asking.BASE_MEMORY + 240, 900, rough=True)
+    assert found == asking.Appraisal(None, {"4bit": estimate or roughly})
+
+
+def test_a_plugin_that_cannot_estimate_is_logged(
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    line = b'{"event": "done", "reason": null, "estimates": {}, "estimate_error": "4bit: why"}'
+    monkeypatch.setattr(launch, "plan", lambda *_: launch.Plan(["/bin/true"], {}, "strict"))
+    monkeypatch.setattr(launch, "ask", lambda *_: Answer(0, line, b""))
+    assert asking.appraise(settings, toy(tmp_path, ""), MODEL, ["4bit"]).estimates["4bit"].rough
+    assert "toy could not estimate: 4bit: why" in caplog.text
 
 
 @pytest.mark.slow

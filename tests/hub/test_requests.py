@@ -9,8 +9,8 @@ import pytest
 from published import publish
 
 from hub import artefacts, asking, db, formats, jobs, leases, requests
-from hub.asking import Appraisal, Estimate
 from hub.artefacts import Made, Recipe, Source
+from hub.asking import Appraisal, Estimate
 from hub.config import Settings
 from hub.errors import Conflict, HubError, InvalidRequest, NoSpace, NotFound, Unprocessable
 from hub.formats import State

@@ -27,6 +27,8 @@ class Outcome:
 
     seconds: float = 0.0
     level: str = ""
+    memory: int = 0
+    scratch: int = 0
     error: HubError | None = None
     log: str = ""
     found: str = ""
@@ -96,7 +98,7 @@ class Driver:
         log = io.BytesIO()
         began = time.monotonic()
         try:
-            outcome.level = runner.run(
+            made = runner.run(
                 self.settings.model_copy(update=limits or {}),
                 fmt,
                 request,
@@ -104,6 +106,11 @@ class Driver:
                 on_artefact=on_artefact,
                 log=log,
                 cancelled=cancelled,
+            )
+            outcome.level, outcome.memory, outcome.scratch = (
+                made.isolation,
+                made.memory,
+                made.scratch,
             )
         except HubError as error:
             outcome.error = error

@@ -164,3 +164,15 @@ def test_a_source_is_laid_out_without_code_and_pickles(settings: Settings, tmp_p
     store.remove(weights.sha256)
     with pytest.raises(NotFound, match=r"model\.safetensors"):
         convert.lay_out(store, source.entries, tmp_path / "data" / "again")
+
+
+def test_a_conversion_finds_what_was_made_of_the_commit_before(hub: Settings) -> None:
+    assert run(hub, "plain").state == "done"
+    again = run(hub, "loud", act="earlier")
+    assert (again.state, again.error_message) == ("done", None)
+    with db.reading(hub.database) as session:
+        (row,) = jobs.artefacts(session, again)
+    found = next(file for file in row.files if file["path"] == "found.txt")
+    with BlobStore(hub.blobs).open(found["sha256"]) as file:
+        assert file.read() == b"plain/org_model-plain.txt: org_model is a llama\n"
+    assert "of memory and" in joblog.tail(hub, again.id or 0)

@@ -46,6 +46,13 @@ def test_a_conversion_gives_files_checks_and_progress(convert: Any) -> None:
     assert not launchers()
 
 
+def test_the_peaks_of_a_conversion_are_known(convert: Any) -> None:
+    outcome = convert(allocate=200, sleep=1.0)
+    assert outcome.error is None
+    assert 200 * MiB < outcome.memory < 300 * MiB
+    assert outcome.scratch < MiB
+
+
 def test_what_the_converter_made_is_out_of_its_reach(convert: Any) -> None:
     outcome = convert(variants=("plain", "loud"))
     assert list((outcome.folder / "output").iterdir()) == []

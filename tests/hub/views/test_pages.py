@@ -16,8 +16,8 @@ from pydantic import SecretStr
 
 from hub import db, jobs, queue
 from hub.app import create_app
-from hub.blobs import BlobStore
 from hub.asking import Appraisal
+from hub.blobs import BlobStore
 from hub.config import Settings
 from hub.models import JobState
 from hub.views.verdicts import Verdicts

@@ -1,0 +1,109 @@
+"""What a conversion will come to, before it is asked for."""
+
+from collections.abc import Iterator
+
+import pytest
+from fakehub import FakeHub, tiny_model
+
+from hub import asking, formats, mirror, prospects
+from hub.asking import Appraisal, Estimate
+from hub.config import Settings
+from hub.errors import NotFound, Unavailable, Unprocessable
+from hub.formats import State
+from hub.outline import Outline
+from hub.prospects import Prospect
+
+COSTS = {"plain": Estimate(100, 3000, 50), "loud": Estimate(200, 4000, 70)}
+
+
+@pytest.fixture
+def upstream() -> Iterator[FakeHub]:
+    with FakeHub() as hub:
+        yield hub
+
+
+@pytest.fixture
+def at(settings: Settings, upstream: FakeHub, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A hub whose upstream has a model, with the echo plugin ready; no process is started."""
+    upstream.add("org/model", tiny_model(4096))
+    monkeypatch.setattr(formats, "state", lambda *_: State("ready"))
+    monkeypatch.setattr(asking, "appraise", lambda *_: Appraisal(estimates=COSTS))
+    return settings.model_copy(update={"upstream": upstream.url})
+
+
+def look(settings: Settings, *variants: str, ahead: bool = True) -> Prospect:
+    names = variants or ("plain", "loud")
+    order = prospects.order(settings, "org/model", "main", "echo", names, ahead=ahead)
+    return prospects.weigh(settings, order)
+
+
+def test_a_model_is_weighed_before_it_is_mirrored(at: Settings, upstream: FakeHub) -> None:
+    found = look(at)
+    assert found.refusal is None
+    assert found.order.download > 4096 * 256
+    # All variants, the larger once more, the scratch, and what is fetched.
+    assert found.disk == int((found.order.download + 100 + 200 + 200 + 70) * 1.05)
+    assert (found.memory, found.seconds) == (4000, None)
+    assert [(one.name, one.size, one.repo) for one in found.variants] == [
+        ("plain", 100, "hub/org_model-Echo"),
+        ("loud", 200, "hub/org_model-Echo"),
+    ]
+    assert upstream.sent("model.safetensors") <= mirror.HEADER_GUESS
+    assert "model.embed_tokens.weight" in found.order.model.tensors
+    mirror.mirror(at, mirror.plan(at, "org/model"), report=lambda *_: None)
+    there = look(at, ahead=False)
+    assert there.order.download == 0
+    assert there.order.job.commit == found.order.job.commit
+    assert there.order.model == found.order.model
+
+
+def test_only_who_looks_ahead_goes_upstream(at: Settings, upstream: FakeHub) -> None:
+    with pytest.raises(NotFound, match="org/model"):
+        look(at, ahead=False)
+    assert upstream.sent() == 0
+
+
+def test_upstream_has_only_so_much_time(at: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prospects, "PATIENCE", -1)
+    with pytest.raises(Unavailable, match="did not describe org/model") as error:
+        look(at)
+    assert error.value.kind == "upstream_slow"
+
+
+def test_what_cannot_be_had_has_figures_all_the_same(
+    at: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = look(at.model_copy(update={"memory_limit": 3999}))
+    assert found.refusal is not None
+    assert found.refusal.kind == "memory_too_small"
+    assert found.memory == 4000
+    monkeypatch.setattr(formats, "state", lambda *_: State("not installed"))
+    found = look(at)
+    assert found.refusal is not None
+    assert found.refusal.kind == "plugin_not_ready"
+    assert found.disk == int(found.order.download * 1.05)
+
+
+def test_the_reason_of_the_plugin(at: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "appraise", lambda *_: Appraisal("It knows no llamas."))
+    found = look(at)
+    assert found.refusal is not None
+    assert (found.refusal.kind, found.refusal.message) == ("not_supported", "It knows no llamas.")
+
+    def fail(*_: object) -> Appraisal:
+        raise Unprocessable("plugin_crashed", "It fell over.", "Look.")
+
+    monkeypatch.setattr(asking, "appraise", fail)
+    found = look(at)
+    assert found.refusal is not None
+    assert found.refusal.kind == "plugin_crashed"
+
+
+def test_rough_estimates_are_a_lower_bound(at: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    fmt = formats.get(at, "echo")
+    roughly = asking.rough(fmt, Outline(parameters=1000), "plain")
+    assert roughly.size == 1000
+    monkeypatch.setattr(asking, "appraise", lambda *_: Appraisal(estimates={"plain": roughly}))
+    found = look(at.model_copy(update={"memory_limit": 1000}), "plain")
+    assert found.refusal is not None
+    assert "needs at least 268.4 MB of memory" in found.refusal.message
