@@ -147,7 +147,12 @@ class Settings(BaseSettings):
     @property
     def plugin_folders(self) -> list[Path]:
         """The folders whose sub-folders are plugins; the first that has a name wins."""
-        return [ROOT / "plugins", *self.plugins]
+        return [ROOT / "plugins", *self.plugins, self.added_plugins]
+
+    @property
+    def added_plugins(self) -> Path:
+        """The folder of the plugins that `slmhub plugins add` and `new` put there."""
+        return self.data / "plugins"
 
     @property
     def blobs(self) -> Path:

@@ -16,6 +16,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -26,7 +27,7 @@ from uv import find_uv_bin
 
 from hub import formats, launch
 from hub.config import Settings
-from hub.environments import leftovers, unused
+from hub.environments import in_use, leftovers, unused
 from hub.errors import HubError, Unprocessable
 from hub.formats import LOCK, Format
 
@@ -100,6 +101,24 @@ def tool_versions(settings: Settings, fmt: Format) -> dict[str, str]:
     return dict(json.loads(ready.read_bytes())["versions"])
 
 
+def add(python: Path, package: str, folder: Path) -> None:
+    """Install a package for an interpreter into a folder that is no part of its environment."""
+    command = [find_uv_bin(), "pip", "install", "--python", str(python), "--target", str(folder)]
+    _uv([*command, *_index(), package], lambda _line: None)
+
+
+def prove(settings: Settings, fmt: Format, report: Report) -> dict[str, str]:
+    """Import once more what must import, in the environment that is in place; its tools' versions.
+
+    Raises InstallFailed.
+    """
+    place = formats.environment(settings, fmt)
+    if not place.exists():
+        return {}
+    with in_use(place):
+        return _smoke(settings, fmt, place.resolve(), report)
+
+
 def _build(settings: Settings, fmt: Format, folder: Path, report: Report) -> None:
     report(f"making an environment for {fmt.title}")
     uv = find_uv_bin()
@@ -109,9 +128,7 @@ def _build(settings: Settings, fmt: Format, folder: Path, report: Report) -> Non
     _uv([uv, "venv", "--no-project", "--python", interpreter, str(folder)], report)
     lock = fmt.folder / LOCK
     if lock.exists() and _asks_for_something(lock):
-        target = ["--python", str(folder / "bin" / "python")]
-        if os.environ.get("PIP_NO_INDEX", "").lower() in ("1", "true", "yes", "on"):
-            target.append("--no-index")  # uv has no variable for it
+        target = ["--python", str(folder / "bin" / "python"), *_index()]
         _uv([uv, "pip", "install", *target, "-r", str(lock)], report)
     versions = _smoke(settings, fmt, folder, report)
     staged = folder / ".ready.new"
@@ -120,6 +137,12 @@ def _build(settings: Settings, fmt: Format, folder: Path, report: Report) -> Non
         file.flush()
         os.fsync(file.fileno())
     staged.replace(folder / ".ready")
+
+
+def _index() -> list[str]:
+    """That there is no index, where pip is told so: uv has no variable for it."""
+    there_is_none = os.environ.get("PIP_NO_INDEX", "").lower() in ("1", "true", "yes", "on")
+    return ["--no-index"] if there_is_none else []
 
 
 def _uv(command: list[str], report: Report) -> None:
@@ -161,19 +184,19 @@ def _uv(command: list[str], report: Report) -> None:
 
 def _smoke(settings: Settings, fmt: Format, folder: Path, report: Report) -> dict[str, str]:
     """Import what the manifest says must import, in the sandbox; the versions of its tools."""
-    if not (fmt.smoke or fmt.tools):
+    if fmt.command is not None or not (fmt.smoke or fmt.tools):
         return {}
     report("trying it: " + ", ".join([*fmt.smoke, *fmt.tools]))
     # On the data folder's disk and not in /tmp, which may be small.
-    scratch = folder / ".smoke"
-    (scratch / "work").mkdir(parents=True)
-    request = launch.Request(
-        action="smoke", smoke=fmt.smoke, tools=fmt.tools, scratch=scratch / "work"
-    )
+    with tempfile.TemporaryDirectory(prefix=".smoke-", dir=folder) as scratch:
+        return _imported(settings, fmt, folder, Path(scratch))
+
+
+def _imported(settings: Settings, fmt: Format, folder: Path, scratch: Path) -> dict[str, str]:
+    work = scratch / "work"
+    work.mkdir()
+    request = launch.Request(action="smoke", smoke=fmt.smoke, tools=fmt.tools, scratch=work)
     plan = launch.plan(settings, fmt, folder, request, scratch)
-    if fmt.command is not None:
-        shutil.rmtree(scratch)
-        return {}
     try:
         answer = launch.ask(plan, SMOKE_SECONDS)
     except TimeoutError:
@@ -188,8 +211,6 @@ def _smoke(settings: Settings, fmt: Format, folder: Path, report: Report) -> dic
             f"its modules said more than {launch.ANSWER:,} bytes when imported",
             "Tell the plugin's authors.",
         ) from None
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     last = launch.last_event(answer.output)
     if answer.code != 0 or last.get("event") != "done":
         words = answer.errors.decode("utf-8", "replace").strip()[-1000:]
