@@ -1,0 +1,63 @@
+"""The most memory that a tree of processes takes, seen from outside."""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+LOOK = 0.1  # seconds between two looks
+
+
+class Peak:
+    """The most bytes that were seen."""
+
+    bytes = 0
+
+
+@contextmanager
+def watched(processes: Callable[[], Iterable[psutil.Process]]) -> Iterator[Peak]:
+    """Look at the processes until the block ends: their shares of anonymous and shared memory."""
+    peak, over = Peak(), threading.Event()
+
+    def look() -> None:
+        while not over.wait(LOOK):
+            peak.bytes = max(peak.bytes, sum(_bytes(process.pid) for process in processes()))
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        over.set()
+        thread.join()
+
+
+def tree(root: psutil.Process) -> list[psutil.Process]:
+    """A process and all that descends from it; empty once it has ended."""
+    try:
+        return [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def converters(root: psutil.Process) -> list[psutil.Process]:
+    """What runs behind the walls of a hub: the trees below its launchers."""
+    found: dict[int, psutil.Process] = {}
+    for process in tree(root):
+        try:
+            if any(part.endswith("workers/sandbox.py") for part in process.cmdline()):
+                found |= {one.pid: one for one in tree(process)}
+        except psutil.Error:
+            continue
+    return list(found.values())
+
+
+def _bytes(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text("ascii").splitlines()[1:]
+    except OSError:  # it has just ended
+        return 0
+    sizes = {line.split()[0]: int(line.split()[1]) * 1024 for line in lines}
+    return sum(sizes.get(key, 0) for key in ("Pss_Anon:", "Pss_Shmem:", "SwapPss:"))
