@@ -128,7 +128,9 @@ def _build(settings: Settings, fmt: Format, folder: Path, report: Report) -> Non
     _uv([uv, "venv", "--no-project", "--python", interpreter, str(folder)], report)
     lock = fmt.folder / LOCK
     if lock.exists() and _asks_for_something(lock):
-        target = ["--python", str(folder / "bin" / "python"), *_index()]
+        # What is not listed is not installed: an author leaves out what a package asks for and does
+        # not need, and an operator sees in one file all that will be there.
+        target = ["--no-deps", "--python", str(folder / "bin" / "python"), *_index()]
         _uv([uv, "pip", "install", *target, "-r", str(lock)], report)
     versions = _smoke(settings, fmt, folder, report)
     staged = folder / ".ready.new"
@@ -217,7 +219,8 @@ def _imported(settings: Settings, fmt: Format, folder: Path, scratch: Path) -> d
         raise InstallFailed(
             "install_failed",
             f"its modules do not import: {last.get('message') or words or 'no reason was given'}",
-            "The pins in its requirements.txt do not work here: tell the plugin's authors.",
+            "Only what requirements.txt lists is installed, and it does not work here: all pins must "
+            "be in it, as `uv pip compile` writes them.",
         )
     return {str(name): str(version) for name, version in last["versions"].items()}
 
