@@ -43,9 +43,9 @@ class Model:
     """A published model, and what its weights have to be like for it to say something.
 
     `head` is the size of a head; `heads` and `groups` (of keys and values) follow from the width
-    unless they are given. `seed` is one of those whose greedy choices are clear. `gain` is how much a projection enlarges what it gets, by its name;
-    `norm` is what the weights of a norm lie around. `stored_head`: the published checkpoint
-    stores lm_head.weight.
+    unless they are given. `seed` is one of those whose greedy choices are clear. `gain` is how much
+    a projection enlarges what it gets, by its name; `norm` is what the weights of a norm lie
+    around. `stored_head`: the published checkpoint stores lm_head.weight.
     """
 
     published: str
@@ -679,8 +679,9 @@ def _rounded(numbers: np.ndarray) -> np.ndarray:
     """The nearest float32 that is a BF16 and an F16 as well: neither cast changes it."""
     bits = numbers.astype(np.float32).view(np.uint32)
     bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
-    rounded = bits.view(np.float32)
-    return np.where(np.abs(rounded) < 2.0**-14, np.float32(0), rounded)
+    rounded: np.ndarray = bits.view(np.float32)
+    rounded[np.abs(rounded) < 2.0**-14] = 0
+    return rounded
 
 
 def _stored(array: np.ndarray, dtype: str) -> tuple[str, bytes]:
@@ -744,7 +745,8 @@ def _write_shards(folder: Path, arrays: dict[str, Stored], shards: int) -> None:
     if shards == 1:
         _safetensors(folder / "model.safetensors", arrays)
         return
-    names, places = list(arrays), {}
+    names = list(arrays)
+    places: dict[str, str] = {}
     for number in range(shards):
         file = f"model-{number + 1:05d}-of-{shards:05d}.safetensors"
         part = names[number * len(names) // shards : (number + 1) * len(names) // shards]
