@@ -1,6 +1,7 @@
 """Commands that make jobs, follow them and cancel them, through the REST API."""
 
 import time
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import click
 
 from hub.client import FINAL, Client
+from hub.commands.flags import PluginCommand, given
 from hub.commands.output import as_json, complain, plain, show, table
 from hub.config import Settings
 from hub.errors import InvalidRequest
@@ -34,34 +36,57 @@ def mirror(settings: Settings, repo: str, folder: Path | None, wait: bool, json_
         _finish(hub, hub.call("POST", "/mirrors", json=body), wait=wait, json_=json_)
 
 
-@click.command()
+@click.command(cls=PluginCommand)
 @click.argument("repo")
 @click.argument("plugin")
 @click.argument("variants", nargs=-1, required=True)
-@click.option("--option", "options", multiple=True, metavar="K=V", help="An option of the plugin.")
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="K=V",
+    help="An option of the plugin, also as --k v.",
+)
 @wait_option
 @as_json
 @click.pass_obj
 def convert(
     settings: Settings,
+    /,
     repo: str,
     plugin: str,
     variants: tuple[str, ...],
     options: tuple[str, ...],
     wait: bool,
     json_: bool,
+    **flags: object,
 ) -> None:
-    """Convert a mirrored ORG/NAME[@REVISION] with PLUGIN to VARIANTS."""
+    """Convert a mirrored ORG/NAME[@REVISION] with PLUGIN to VARIANTS.
+
+    The options of PLUGIN are flags too: `slmhub convert ORG/NAME PLUGIN --help` shows them.
+    """
     name, _, revision = repo.partition("@")
     body = {
         "repo": name,
         "revision": revision or "main",
         "plugin": plugin,
         "variants": list(variants),
-        "options": dict(_option(text) for text in options),
+        "options": _options(options, given(flags)),
     }
     with Client(settings) as hub:
         _finish(hub, hub.call("POST", "/conversions", json=body), wait=wait, json_=json_)
+
+
+def _options(written: Sequence[str], flags: Mapping[str, object]) -> dict[str, object]:
+    """The options of the plugin, as --option and as flags; each once."""
+    found: dict[str, object] = dict(flags)
+    for key, value in map(_option, written):
+        if key in found:
+            raise InvalidRequest(
+                "bad_option", f"The option {key!r} is given twice.", "Give it once."
+            )
+        found[key] = value
+    return found
 
 
 def _option(text: str) -> tuple[str, str]:
