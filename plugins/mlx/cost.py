@@ -1,0 +1,1 @@
+"""What a variant will cost, from headers alone. Stdlib only."""

@@ -1,0 +1,75 @@
+"""An artefact in its own runtime: mlx-lm loads it and continues a text, always the likeliest token.
+
+Without Metal two things differ, and neither changes a weight: BitLinear is computed by affine layers
+(ternary.py), and quantized models compute in FP32, because MLX's quantized product on the CPU takes
+eight times as long in BF16.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import ternary
+from mlx.utils import tree_flatten, tree_map
+from mlx_lm.generate import generate_step
+from mlx_lm.utils import load_model, load_tokenizer
+
+
+def load(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The model of an artefact, ready to compute here, and its config."""
+    # MLX would compile its fused kernels with a C++ compiler, which a worker need not have.
+    if not mx.metal.is_available():
+        mx.disable_compile()
+    model, config = load_model(folder, lazy=True)
+    if not mx.metal.is_available():
+        _without_metal(model)
+    mx.eval(model.parameters())
+    return model, config
+
+
+def _without_metal(model: nn.Module) -> None:
+    changed = ternary.without_metal(model, mx.float32)
+    leaves = tree_flatten(model.leaf_modules(), is_leaf=nn.Module.is_module)
+    if not changed and not any("scales" in layer for _, layer in leaves):
+        return
+
+    def widen(array: mx.array) -> mx.array:
+        return array.astype(mx.float32) if mx.issubdtype(array.dtype, mx.floating) else array
+
+    model.update(tree_map(widen, model.parameters()))
+
+
+def generate(folder: Path, prompt: str, tokens: int, patience: float) -> dict[str, Any]:
+    """Continue `prompt` by up to `tokens` tokens; the last may begin `patience` seconds in.
+
+    Raises ValueError if a logit is not a number.
+    """
+    began = time.perf_counter()
+    model, config = load(folder)
+    tokenizer = load_tokenizer(
+        folder, {"trust_remote_code": False}, eos_token_ids=config.get("eos_token_id")
+    )
+    loaded = time.perf_counter()
+    ids = tokenizer.encode(prompt)
+    made: list[int] = []
+    first = loaded
+    for token, logits in generate_step(mx.array(ids), model, max_tokens=tokens):
+        if not mx.isfinite(logits.max()).item():
+            raise ValueError("a logit is not a finite number")
+        made.append(int(token))
+        now = time.perf_counter()
+        first = now if len(made) == 1 else first
+        if now - loaded > patience:
+            break
+    ended = time.perf_counter()
+    seconds = (ended - first) / (len(made) - 1) if len(made) > 1 else ended - loaded
+    known = [token for token in made if token < len(tokenizer)]
+    return {
+        "prompt": prompt,
+        "text": tokenizer.decode(known),
+        "tokens": len(made),
+        "load_seconds": round(loaded - began, 3),
+        "tokens_per_second": round(1 / seconds, 2) if seconds else 0.0,
+    }
