@@ -117,6 +117,7 @@ def remove(settings: Settings, name: str) -> list[str]:
                 f"The environment of {name} is being built or used.",
                 "Try it again when that is over.",
             )
+        removed = [path.name for path in found if path.is_symlink()]
         target = place.resolve()
         place.unlink()
         if target.parent.parent == (settings.added_plugins / _STORE).resolve():
@@ -124,7 +125,7 @@ def remove(settings: Settings, name: str) -> list[str]:
         if found:
             shutil.rmtree(parent)
         _sweep(settings)
-    return [path.name for path in found if path.is_symlink()]
+    return removed
 
 
 def _read(taken: Path) -> Format:
@@ -217,8 +218,10 @@ def _refuse_active(settings: Settings, name: str) -> None:
     if count:
         raise Conflict(
             "plugin_in_use",
-            f"{count} {'job' if count == 1 else 'jobs'} of {name} are not over.",
-            "Wait for them, or cancel them: `slmhub jobs list --state active` names them.",
+            f"{count} jobs of {name} are not over."
+            if count > 1
+            else f"A job of {name} is not over.",
+            "Wait for the end, or cancel: `slmhub jobs list --state active` shows which.",
         )
 
 

@@ -4,8 +4,10 @@ A plugin is a folder with a `plugin.toml`. Reading one runs no code of it, and a
 wrong never raises: its Format carries the `problem`, is listed with it, and harms nothing else.
 """
 
+import difflib
 import fcntl
 import hashlib
+import logging
 import os
 import platform
 import shutil
@@ -25,8 +27,13 @@ from hub.config import Settings
 from hub.errors import Unprocessable
 from hub.manifest import API, Manifest, Option, Run, Value, Variant
 
+log = logging.getLogger(__name__)
+
 MANIFEST = "plugin.toml"
 LOCK = "requirements.txt"
+LIMIT = 1 << 20
+"""Bytes that a manifest may have."""
+_REPAIR = "Repair the plugin (docs/plugins.md has the keys and files), or take another."
 
 
 class Format(BaseModel):
@@ -55,6 +62,7 @@ class Format(BaseModel):
     hidden: bool = False
     lock_digest: str = Field("", description="SHA-256 of requirements.txt")
     problem: str | None = Field(None, description="Why it cannot be used: the key and the cause")
+    remedy: str = Field("", description="What to do about the problem")
 
     @cached_property
     def _variants(self) -> dict[str, Variant]:
@@ -119,7 +127,8 @@ def clashing(settings: Settings) -> list[Format]:
         winner = first.setdefault(fmt.name, fmt)
         if winner is not fmt:
             problem = f"name: {fmt.name!r} is taken by a plugin of an earlier folder"
-            lost.append(fmt.model_copy(update={"problem": problem}))
+            remedy = "Rename it, in its manifest and as that of its folder."
+            lost.append(fmt.model_copy(update={"problem": problem, "remedy": remedy}))
     return lost
 
 
@@ -137,7 +146,7 @@ def get(settings: Settings, name: str) -> Format:
         raise Unprocessable(
             "broken_plugin",
             f"The plugin {name!r} is broken: {fmt.problem}",
-            "Repair its plugin.toml, or take another plugin.",
+            fmt.remedy,
         )
     return fmt
 
@@ -146,14 +155,20 @@ def read(folder: Path) -> Format:
     """The plugin in a folder. Never raises: what is wrong becomes its `problem`."""
     try:
         with (folder / MANIFEST).open("rb") as file:
-            raw = tomllib.load(file)
+            text = file.read(LIMIT + 1)
+        if len(text) > LIMIT:
+            raise ValueError(f"it is larger than {LIMIT:,} bytes")
+        raw = tomllib.loads(text.decode())
         lock = folder / LOCK
         locked = lock.read_bytes() if lock.exists() else None
+    except RecursionError:
+        return _broken(folder, f"{MANIFEST}: it is nested too deeply")
     except (OSError, ValueError) as error:
         return _broken(folder, f"{MANIFEST}: {_reason(error)}")
     given = raw.get("api")
     if type(given) is not int or given != API:
-        return _broken(folder, f"api: {given!r} is not spoken here; this hub speaks {API}", raw)
+        problem = f"api: {given!r:.40} is not spoken here; this hub speaks {API}"
+        return _broken(folder, problem, raw, "Take a version of the plugin that was made for it.")
     try:
         manifest = Manifest.model_validate(raw)
     except Invalid as error:
@@ -246,18 +261,34 @@ def state(settings: Settings, fmt: Format) -> State:
 
 def _folders(settings: Settings) -> Iterator[Path]:
     for parent in settings.plugin_folders:
-        if parent.is_dir():
-            yield from (path for path in sorted(parent.iterdir()) if (path / MANIFEST).is_file())
+        try:
+            inside = sorted(parent.iterdir())
+        except OSError as error:
+            if parent.is_dir():
+                log.warning("the plugins in %s cannot be read: %s", parent, error.strerror)
+            continue
+        yield from (path for path in inside if _holds_manifest(path))
 
 
-def _broken(folder: Path, problem: str, raw: Mapping[str, Any] | None = None) -> Format:
-    title = (raw or {}).get("title")
+def _holds_manifest(folder: Path) -> bool:
+    """Whether a folder is meant to be a plugin; one that may not be entered is, and is broken."""
+    try:
+        return (folder / MANIFEST).is_file()
+    except PermissionError:
+        return folder.is_dir()
+
+
+def _broken(
+    folder: Path, problem: str, raw: Mapping[str, Any] | None = None, remedy: str = _REPAIR
+) -> Format:
+    title = (raw or {}).get("title") or None
     return Format(
         folder=folder,
         # The folder's name, not the manifest's: a broken manifest must not displace a sound one.
         name=folder.name,
-        title=title if isinstance(title, str) and title else folder.name,
+        title=title[:80] if isinstance(title, str) and title.isprintable() else folder.name,
         problem=problem,
+        remedy=remedy,
     )
 
 
@@ -271,7 +302,19 @@ def _cause(error: Invalid) -> str:
     where = ".".join(str(part) for part in first["loc"])
     messages = {"extra_forbidden": "is not a known key", "missing": "is missing"}
     said = messages.get(first["type"], first["msg"].removeprefix("Value error, "))
+    if first["type"] == "extra_forbidden" and (meant := _meant(str(first["loc"][-1]))):
+        said += f"; {meant!r} is"
     return f"{where}: {said}" if where else said
+
+
+def _meant(key: str) -> str | None:
+    """The key that a misspelt one looks like."""
+    known = {
+        field.alias or name
+        for table in (Manifest, Variant, Option, Run)
+        for name, field in table.model_fields.items()
+    }
+    return next(iter(difflib.get_close_matches(key, sorted(known - {key}), 1)), None)
 
 
 def _locked(path: Path) -> bool:

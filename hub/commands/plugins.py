@@ -4,6 +4,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -37,10 +38,18 @@ def plugins_list(settings: Settings, json_: bool) -> None:
                 "version": fmt.version,
                 "state": state.name,
                 "reason": state.reason,
+                "hint": fmt.remedy,
                 "variants": [variant.name for variant in fmt.variants],
             }
         )
-    show(rows, json_, lambda all_: table(all_, ["name", "title", "version", "state", "reason"]))
+    show(rows, json_, _listed)
+
+
+def _listed(rows: list[dict[str, Any]]) -> None:
+    table(rows, ["name", "title", "version", "state", "reason"])
+    for row in rows:
+        if row["hint"]:
+            print(plain(f"{row['name']}: {row['hint']}"))
 
 
 @plugins.command(name="install")
