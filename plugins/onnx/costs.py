@@ -1,0 +1,5 @@
+"""x"""
+
+
+def estimate(*a):
+    return {}
