@@ -210,7 +210,7 @@ def _whose(settings: Settings, fmt: Format) -> str:
         return "it is one of the hub's own"
     if parent == settings.added_plugins:
         return f"its author keeps it in {parent}; delete the folder there"
-    return f"it lies in {parent}, which HUB_PLUGINS names; delete or move its folder there"
+    return f"it lies in {parent}, by way of HUB_PLUGINS; delete or move its folder there"
 
 
 def _refuse_active(settings: Settings, name: str) -> None:

@@ -261,6 +261,9 @@ def state(settings: Settings, fmt: Format) -> State:
 
 def _folders(settings: Settings) -> Iterator[Path]:
     for parent in settings.plugin_folders:
+        if parent in settings.plugins and _holds_manifest(parent):
+            yield parent  # HUB_PLUGINS may name a plugin itself too
+            continue
         try:
             inside = sorted(parent.iterdir())
         except OSError as error:
@@ -297,8 +300,10 @@ def _reason(error: OSError | ValueError) -> str:
 
 
 def _cause(error: Invalid) -> str:
-    """The first finding, as `variants.2.bits: what is wrong`."""
-    first = error.errors(include_url=False)[0]
+    """The most telling finding, as `variants.2.bits: what is wrong`."""
+    # A misspelt key before the one that is missing for it.
+    found = error.errors(include_url=False)
+    first = min(found, key=lambda one: one["type"] != "extra_forbidden")
     where = ".".join(str(part) for part in first["loc"])
     messages = {"extra_forbidden": "is not a known key", "missing": "is missing"}
     said = messages.get(first["type"], first["msg"].removeprefix("Value error, "))

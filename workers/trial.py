@@ -192,6 +192,8 @@ def _supports(settings: Settings, fmt: Format, model: Outline) -> str:
     reason = asking.appraise(settings, fmt, model).reason
     if reason:
         raise HubError("not_supported", reason)
+    if fmt.command is not None and not fmt.appraises:
+        return "the files that it needs are there"
     return "takes the sample model"
 
 

@@ -71,7 +71,9 @@ class PluginCommand(click.Command):
 
     def _declared(self, ctx: click.Context, plugin: str) -> list[click.Option]:
         with Client(ctx.obj) as hub:
-            known = {one["name"]: one for one in hub.items("/plugins")}
+            known: dict[str, Any] = {}
+            for one in hub.items("/plugins"):
+                known.setdefault(one["name"], one)  # of one name the first is the one in use
         if plugin not in known:
             raise Unprocessable(
                 "unknown_plugin",

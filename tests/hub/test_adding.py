@@ -147,7 +147,7 @@ def test_a_second_version_takes_the_place_only_when_told_to(
 def test_a_name_that_others_have_is_not_to_be_had(
     settings: Settings, origin: Path, tmp_path: Path
 ) -> None:
-    for name, said in (("echo", "one of the hub's own"), ("toy", "which HUB_PLUGINS names")):
+    for name, said in (("echo", "one of the hub's own"), ("toy", "by way of HUB_PLUGINS")):
         if name == "toy":
             add_plugin(tmp_path / "mine", settings, ready=False)
         (origin / "plugin.toml").write_text(MANIFEST.replace('"toy"', f'"{name}"'))

@@ -83,6 +83,13 @@ def test_the_plugins_that_are_shipped_are_sound(path: Path) -> None:
     ("old", "new", "said"),
     [
         ('title = "Toy"', 'title = "Toy"\ncolour = "red"', "colour: is not a known key"),
+        ('title = "Toy"', 'tittle = "Toy"', "tittle: is not a known key; 'title' is"),
+        ("bits = 4.5", "bit = 4.5", "variants.0.bits: is missing"),
+        (
+            'class = "low"',
+            'class = "low"\npicks = true',
+            "variants.0.picks: is not a known key; 'pi",
+        ),
         ('title = "Toy"', "title = 3", "title: Input should be a valid string"),
         ('title = "Toy"', "", "title: is missing"),
         ("bits = 4.5", 'bits = "4.5"', "variants.0.bits: "),
@@ -168,6 +175,20 @@ def test_of_two_plugins_of_one_name_the_first_wins_and_the_other_is_told(
     [lost] = formats.clashing(outside)
     assert lost.title == "Toy"
     assert "taken" in str(lost.problem)
+
+
+def test_a_plugin_itself_may_be_named_among_the_folders(settings: Settings, tmp_path: Path) -> None:
+    settings.plugins.append(toy(tmp_path / "outside"))
+    assert formats.get(settings, "toy").folder == tmp_path / "outside" / "toy"
+
+
+def test_what_was_added_comes_last(settings: Settings, tmp_path: Path) -> None:
+    toy(settings.added_plugins)
+    assert formats.get(settings, "toy").folder.parent == settings.added_plugins
+    settings.plugins.append(tmp_path / "outside")
+    toy(settings.plugins[0])
+    assert formats.get(settings, "toy").folder.parent == settings.plugins[0]
+    assert [fmt.folder.parent for fmt in formats.clashing(settings)] == [settings.added_plugins]
 
 
 def test_an_unknown_plugin_names_the_known(settings: Settings) -> None:
