@@ -88,7 +88,7 @@ def check(artefact: Path, job: Any) -> dict[str, Any]:
 
 
 def _take_tokenizer(source: Path, output: Path, job: Any) -> None:
-    """Copy the tokenizer as it is; where there is only a SentencePiece model, add tokenizer.json."""
+    """Copy the tokenizer; where there is only a SentencePiece model, add a tokenizer.json."""
     for name in layout.copied(_files(source)):
         (output / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(source / name, output / name)
@@ -113,7 +113,7 @@ def _refuse(error: Exception, job: Any) -> None:
     """Say in the hub's words why mlx-lm stopped, as far as its exception tells."""
     text = str(error)
     sys.stderr.write(f"{type(error).__name__}: {text}\n")
-    if "not in model" in text or "Missing" in text and "parameters" in text:
+    if "not in model" in text or ("Missing" in text and "parameters" in text):
         job.fail(
             "unexpected_weights",
             f"The stored weights are not those that mlx-lm's model has: {_words(error)}",

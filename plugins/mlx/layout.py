@@ -67,7 +67,7 @@ def shards(tensors: Iterable[Tensor]) -> dict[str, list[Tensor]]:
 def header(tensors: list[Tensor]) -> tuple[bytes, dict[str, int]]:
     """The head of a safetensors file, and where in the file each tensor begins.
 
-    Tensors lie in the order of the model, without gaps; the head is padded so that they are aligned.
+    Tensors lie in the model's order, without gaps; the head is padded to eight bytes.
     """
     entries: dict[str, Any] = {"__metadata__": {"format": "mlx"}}
     places = {}

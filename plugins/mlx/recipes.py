@@ -47,11 +47,6 @@ class Quantization:
     mode: str = "affine"
 
     @property
-    def scale_bytes(self) -> int | None:
-        """Bytes of a group's scale where the layout fixes it; else a scale is of the model's type."""
-        return None if self.mode == "affine" else 1
-
-    @property
     def has_biases(self) -> bool:
         """Whether a group has an offset beside its scale."""
         return self.mode == "affine"

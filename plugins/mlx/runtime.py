@@ -1,8 +1,8 @@
-"""An artefact in its own runtime: mlx-lm loads it and continues a text, always the likeliest token.
+"""An artefact in its own runtime: mlx-lm loads it and continues a text by the likeliest tokens.
 
-Without Metal two things differ, and neither changes a weight: BitLinear is computed by affine layers
-(ternary.py), and quantized models compute in FP32, because MLX's quantized product on the CPU takes
-eight times as long in BF16.
+Without Metal two things differ, and neither changes a weight: BitLinear is computed by affine
+layers (ternary.py), and quantized models compute in FP32, because MLX's quantized product takes
+eight times as long on a CPU in BF16.
 """
 
 import time
@@ -47,10 +47,9 @@ def generate(folder: Path, prompt: str, tokens: int, patience: float) -> dict[st
     Raises ValueError if a logit is not a number.
     """
     began = time.perf_counter()
-    model, config = load(folder)
-    tokenizer = load_tokenizer(
-        folder, {"trust_remote_code": False}, eos_token_ids=config.get("eos_token_id")
-    )
+    # The tokenizer first: parsing it takes more memory than keeping it.
+    tokenizer = load_tokenizer(folder, {"trust_remote_code": False})
+    model, _ = load(folder)
     loaded = time.perf_counter()
     ids = tokenizer.encode(prompt)
     made: list[int] = []

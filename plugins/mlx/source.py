@@ -28,7 +28,7 @@ NOT_WRITERS = r"For(Sequence|Token)Classification$|ForQuestionAnswering$|RewardM
 
 @cache
 def model_types() -> dict[str, str]:
-    """Every model_type that mlx-lm knows, and its module, read from its files without importing it."""
+    """Every model_type that mlx-lm knows, and its module, from its files without importing it."""
     spec = importlib.util.find_spec("mlx_lm")
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError("mlx-lm is not installed in this environment")
@@ -36,14 +36,19 @@ def model_types() -> dict[str, str]:
     known = {
         path.stem: path.stem
         for path in (root / "models").glob("*.py")
-        if re.search(r"^class Model\(", text := path.read_text(encoding="utf-8"), re.MULTILINE)
-        and re.search(r"^class ModelArgs\b|^ModelArgs =|import .*ModelArgs", text, re.MULTILINE)
+        if all(_defines(path.read_text(encoding="utf-8"), name) for name in ("Model", "ModelArgs"))
     }
     for node in ast.parse((root / "utils.py").read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "MODEL_REMAPPING":
             aliases = ast.literal_eval(node.value)
             return known | {name: to for name, to in aliases.items() if to in known}
     raise LookupError("this version of mlx-lm has no MODEL_REMAPPING")
+
+
+def _defines(code: str, name: str) -> bool:
+    """Whether a module has a class of this name, its own or another's; far quicker than parsing."""
+    own = rf"^class {name}\b|^{name} ="
+    return bool(re.search(rf"{own}|^from \S+ import [^(\n]*\b{name}\b", code, re.MULTILINE))
 
 
 def accept(config: dict[str, Any], files: list[str]) -> None:
@@ -193,8 +198,9 @@ def translate(config: dict[str, Any], names: set[str], longrope: str = "long") -
 
 
 def _rope(config: dict[str, Any]) -> dict[str, Any]:
-    """transformers 5 keeps all of RoPE in rope_parameters; most of mlx-lm's models do not look there
-    and would take 10000 for the base without a word.
+    """What transformers 5 keeps in rope_parameters, in the keys from before.
+
+    Most of mlx-lm's models look there only, and would take 10000 for the base without a word.
     """
     nested = config.get("rope_parameters")
     if not isinstance(nested, dict):
