@@ -84,7 +84,8 @@ def test_the_plugins_that_are_shipped_are_sound(path: Path) -> None:
     [
         ('title = "Toy"', 'title = "Toy"\ncolour = "red"', "colour: is not a known key"),
         ('title = "Toy"', 'tittle = "Toy"', "tittle: is not a known key; 'title' is"),
-        ("bits = 4.5", "bit = 4.5", "variants.0.bits: is missing"),
+        ("bits = 4.5", "bit = 4.5", "variants.0.bit: is not a known key; 'bits' is"),
+        ('note = "Default"', "", "variants.0.note: is missing"),
         (
             'class = "low"',
             'class = "low"\npicks = true',
