@@ -12,7 +12,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from hub import __version__, commandlines
+from hub import __version__, checks, commandlines
 from hub.config import ROOT, Settings
 from hub.formats import Format, source_name
 from hub.manifest import Variant
@@ -84,7 +84,7 @@ def card(
         variants=variants,
         picks=_choose(variants, rows),
         commands={row.variant: commandlines.commands(settings.base_url, fmt, row) for row in rows},
-        checks={row.variant: check_line(row.check_result) for row in rows},
+        checks={row.variant: checks.line(row.check_result) for row in rows},
         recipes=_recipes(rows),
     )
 
@@ -112,18 +112,6 @@ def _line(text: object) -> str | None:
     if not isinstance(text, str):
         return None
     return "".join(c for c in " ".join(text.split()) if c.isprintable())[:200] or None
-
-
-def check_line(result: Mapping[str, Any]) -> str:
-    """What the check of an artefact saw, in a few words."""
-    if not result:
-        return "not checked"
-    words = ["passed"]
-    if isinstance(tokens := result.get("tokens"), int):
-        words.append(f"generated {tokens} tokens")
-    if isinstance(runtime := result.get("runtime"), str):
-        words.append(f"in {runtime}")
-    return f"{words[0]} ({' '.join(words[1:])})" if words[1:] else words[0]
 
 
 def _choose(

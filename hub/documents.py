@@ -1,4 +1,4 @@
-"""Models and plugins as the REST API shows them; jobs and their artefacts are in hub/jobs.py."""
+"""Models, plugins and prospects as the REST API shows them; jobs and artefacts: hub/jobs.py."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,10 @@ from hub import catalogue, formats, repos
 from hub.config import Settings
 from hub.formats import Format
 from hub.jobs import describe_artefact
+from hub.manifest import options_schema
 from hub.models import Artefact, Commit, File, Repo
+from hub.problems import problem
+from hub.prospects import Forecast, Order, Prospect
 
 
 def models(session: Session, settings: Settings, rows: Sequence[Repo]) -> list[dict[str, Any]]:
@@ -80,7 +83,52 @@ def plugin(settings: Settings, fmt: Format) -> dict[str, Any]:
             for variant in fmt.variants
         ],
         "options": {name: option.model_dump() for name, option in fmt.options.items()},
+        "options_schema": options_schema(fmt.options),
     }
+
+
+def prospect(found: Prospect) -> dict[str, Any]:
+    """What a conversion will come to (schemas.Prospect)."""
+    order = found.order
+    refusal = found.refusal
+    return {
+        "repo": order.job.repo,
+        "revision": order.job.revision,
+        "commit": order.job.commit,
+        "mirrored": order.mirrored,
+        "download": order.download,
+        "plugin": order.fmt.name,
+        "options": order.job.request["options"],
+        "variants": [_variant(order, one) for one in found.variants],
+        "disk": {"needed": found.disk, "free": found.free},
+        "memory": {"needed": found.memory, "allowed": found.allowed},
+        "seconds": _span(found.seconds),
+        "job": order.twin.id if order.twin else None,
+        "refusal": problem(
+            refusal.status, refusal.title, refusal.kind, refusal.message, refusal.hint
+        )
+        if refusal
+        else None,
+    }
+
+
+def _variant(order: Order, one: Forecast) -> dict[str, Any]:
+    state = "active" if one.name in order.making else "missing"
+    estimate = one.estimate
+    return {
+        "variant": one.name,
+        "state": "ready" if one.artefact else state,
+        "repo": one.repo,
+        "size": one.size if one.artefact or estimate else None,
+        "memory": estimate.memory if estimate else None,
+        "scratch": estimate.scratch if estimate else None,
+        "rough": estimate.rough if estimate else False,
+        "seconds": _span(one.seconds),
+    }
+
+
+def _span(seconds: tuple[float, float] | None) -> dict[str, float] | None:
+    return {"least": seconds[0], "most": seconds[1]} if seconds else None
 
 
 def _sizes(session: Session, rows: Sequence[Repo]) -> dict[str, int]:

@@ -16,7 +16,7 @@ from sqlalchemy import func, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
-from hub import db, queue
+from hub import checks, db, queue
 from hub.config import Settings
 from hub.errors import Conflict, InvalidRequest, NotFound
 from hub.leases import clock
@@ -241,6 +241,10 @@ def describe_artefact(settings: Settings, artefact: Artefact) -> dict[str, Any]:
         "repo": artefact.repo,
         "commit": artefact.commit,
         "sandbox": artefact.sandbox,
+        "check": {
+            "state": checks.state(artefact.check_result),
+            "said": checks.line(artefact.check_result),
+        },
         "files": [
             {
                 "path": file["path"],

@@ -2,11 +2,14 @@
 
 import math
 import re
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 API = 1
+TEXT = 1000
+"""Characters of the longest text that an option may have."""
 _types = {"integer": int, "number": float, "boolean": bool, "string": str}
 Value = bool | int | float | str
 Line = Annotated[str, StringConstraints(min_length=1, max_length=400, pattern=r"^[^\r\n\x00]+$")]
@@ -77,12 +80,30 @@ class Option(_Table):
             return f"{words}, at most {self.maximum:g}"
         return words
 
+    @property
+    def values_schema(self) -> dict[str, Any]:
+        """The JSON Schema of its values. `parse` takes them, and texts that read as one of them."""
+        limits = {"enum": self.choices, "minimum": self.minimum, "maximum": self.maximum}
+        found = {name: limit for name, limit in limits.items() if limit is not None}
+        if self.type == "string":
+            found["maxLength"] = TEXT
+        return {"type": self.type, **found, "default": self.default, "description": self.help}
+
     def parse(self, given: object) -> Value:
         """The typed value of what a form, a flag or a JSON document gave; ValueError if not one."""
         value = _typed(given, self.type)
         if not self.allows(value):
             raise ValueError
         return value
+
+
+def options_schema(options: Mapping[str, Option]) -> dict[str, Any]:
+    """The JSON Schema of a conversion's options: what is left out has its default."""
+    return {
+        "type": "object",
+        "properties": {name: option.values_schema for name, option in options.items()},
+        "additionalProperties": False,
+    }
 
 
 class Run(_Table):
@@ -158,6 +179,6 @@ def _typed(given: object, kind: str) -> Value:
         given = int(text) if kind == "integer" else float(text)
     if not isinstance(given, bool | int | float | str) or not _is(given, kind):
         raise ValueError
-    if isinstance(given, str) and (len(given) > 1000 or "\0" in given):
+    if isinstance(given, str) and (len(given) > TEXT or "\0" in given):
         raise ValueError
     return float(given) if kind == "number" else given

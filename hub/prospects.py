@@ -6,11 +6,11 @@ size of every variant, the memory, the disk and the time, and the refusal where 
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from sqlmodel import Session
+from sqlmodel import Session, col, select
 
 from hub import artefacts, asking, db, durations, formats, jobs, launch, mirror, outline, repos
 from hub.asking import Appraisal, Estimate
@@ -18,7 +18,7 @@ from hub.config import Settings
 from hub.errors import Conflict, HubError, NoSpace, NotFound, Unavailable, Unprocessable
 from hub.formats import Format
 from hub.manifest import Value
-from hub.models import Artefact, Commit, File, Job, Repo
+from hub.models import ACTIVE, Artefact, Commit, File, Job, Repo
 from hub.outline import Outline
 from hub.patience import Cancelled
 from hub.sizes import size
@@ -27,6 +27,8 @@ PATIENCE = 20
 """Seconds that upstream has to describe a model which is not mirrored."""
 MARGIN = 1.05
 """Free disk asked for, in sizes of what is to be written."""
+Appraise = Callable[[Settings, Format, Outline, Sequence[str], Mapping[str, Any]], Appraisal]
+"""What asking.appraise is: asks a plugin what these variants of a model cost with some options."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,11 @@ class Order:
     model: Outline
     made: Mapping[str, Artefact]
     """By variant."""
+    making: Mapping[str, Job] = field(default_factory=dict)
+    """By variant, the active job that will make it."""
     twin: Job | None = None
     """The active job of the same request."""
+    mirrored: bool = True
     download: int = 0
     """Bytes that are to be mirrored first."""
 
@@ -114,6 +119,7 @@ def order(
             job = _job(fmt, source.name, revision, commit.sha, names, values)
             keys = job.request["keys"]
             made = artefacts.published(session, keys.values())
+            making = _making(session, source.name, keys)
             twin = jobs.active(session, job.request_key)
     except NotFound as error:
         if not ahead or error.kind != "repo_not_found":
@@ -121,13 +127,16 @@ def order(
         plan = _look(settings, repo, revision)
         job = _job(fmt, plan.repo, revision, plan.sha, names, values)
         download = sum(file.size for file in plan.missing)
-        return Order(fmt, job, plan.outline, {}, download=download)
+        return Order(fmt, job, plan.outline, {}, mirrored=False, download=download)
     there = {name: made[key] for name, key in keys.items() if key in made}
-    return Order(fmt, job, outline.of_commit(settings, commit, files), there, twin)
+    return Order(fmt, job, outline.of_commit(settings, commit, files), there, making, twin)
 
 
-def weigh(settings: Settings, order: Order) -> Prospect:
-    """Ask the plugin what an order will cost, and hold it against what this machine has."""
+def weigh(settings: Settings, order: Order, appraise: Appraise | None = None) -> Prospect:
+    """Ask the plugin what an order will cost, and hold it against what this machine has.
+
+    `appraise` asks in another way than asking.appraise, as one that remembers the answers.
+    """
     fmt, missing = order.fmt, order.missing
     refusal: HubError | None = None
     appraisal = Appraisal()
@@ -136,7 +145,7 @@ def weigh(settings: Settings, order: Order) -> Prospect:
         pass
     elif state.ready:
         try:
-            appraisal = asking.appraise(
+            appraisal = (appraise or asking.appraise)(
                 settings, fmt, order.model, missing, order.job.request["options"]
             )
         except HubError as error:
@@ -167,11 +176,12 @@ def weigh(settings: Settings, order: Order) -> Prospect:
         )
         for name in order.variants
     ]
-    disk = _disk(order, list(estimates.values()))
+    disk = _disk(order.download, [list(estimates.values())])
     memory = max((one.memory for one in estimates.values()), default=0)
     free = shutil.disk_usage(settings.data).free
     allowed = launch.memory(settings)
     rough = any(one.rough for one in estimates.values())
+    refusal = refusal or _too_small(fmt, disk, free, memory, allowed, rough)
     return Prospect(
         order=order,
         variants=variants,
@@ -180,17 +190,44 @@ def weigh(settings: Settings, order: Order) -> Prospect:
         memory=memory,
         allowed=allowed,
         seconds=durations.expected(known, missing, weights),
-        refusal=refusal or _too_small(fmt, disk, free, memory, allowed, rough),
+        # What is on its way already is not asked for again: there is nothing to refuse.
+        refusal=refusal if order.twin is None else None,
     )
 
 
-def _disk(order: Order, estimates: Sequence[Estimate]) -> int:
-    """Bytes of disk: what is fetched, all variants, one of them once more, and the scratch."""
-    if not estimates:
-        return int(order.download * MARGIN)
-    sizes = [one.size for one in estimates]
-    scratch = max(one.scratch for one in estimates)
-    return int((order.download + sum(sizes) + max(sizes) + scratch) * MARGIN)
+def together(prospects: Sequence[Prospect]) -> tuple[int, HubError | None]:
+    """The disk that several orders of one model need, one made after the other, and the refusal.
+
+    Left out are those that are refused, or on their way already.
+    """
+    some = [one for one in prospects if one.refusal is None and one.order.twin is None]
+    disk = _disk(
+        max((one.order.download for one in some), default=0),
+        [[each.estimate for each in one.variants if each.estimate] for one in some],
+    )
+    free = min((one.free for one in some), default=0)
+    if len(some) < 2 or disk <= free:
+        return disk, None
+    return disk, NoSpace(
+        "disk_too_small",
+        f"These {len(some)} jobs together need about {size(disk)} of disk, "
+        f"and {size(free)} are free.",
+        "Ask for fewer variants at once.",
+    )
+
+
+def _disk(download: int, orders: Sequence[Sequence[Estimate]]) -> int:
+    """Bytes of disk: what is fetched, all variants, and the most that lies beside them meanwhile.
+
+    That is, of one order at a time, its largest variant once more and its scratch.
+    """
+    some = [estimates for estimates in orders if estimates]
+    sizes = sum(one.size for estimates in some for one in estimates)
+    beside = [
+        max(one.size for one in estimates) + max(one.scratch for one in estimates)
+        for estimates in some
+    ]
+    return int((download + sizes + max(beside, default=0)) * MARGIN)
 
 
 def _too_small(
@@ -222,6 +259,17 @@ def _source(session: Session, name: str, revision: str) -> tuple[Repo, Commit, l
         )
     commit = repos.resolve(session, repo, revision)
     return repo, commit, repos.files(session, commit)
+
+
+def _making(session: Session, repo: str, keys: Mapping[str, str]) -> dict[str, Job]:
+    """The active conversions of a repo, by those of the variants that they will make."""
+    rows = session.exec(
+        select(Job).where(
+            col(Job.repo) == repo, col(Job.kind) == "convert", col(Job.state).in_(ACTIVE)
+        )
+    )
+    coming = {key: job for job in rows for key in job.request.get("keys", {}).values()}
+    return {name: coming[key] for name, key in keys.items() if key in coming}
 
 
 def _job(

@@ -12,6 +12,7 @@ from hub.errors import InvalidRequest, Unprocessable
 from hub.local import readable
 from hub.models import Job, JobState
 from hub.names import check_foreign, check_name, check_revision
+from hub.prospects import Order
 
 
 def request_mirror(
@@ -63,12 +64,19 @@ def request_conversion(
     Refused here is what cannot succeed, with the figures (hub/prospects.py).
     """
     order = prospects.order(settings, repo, revision, plugin, variants, options)
+    if order.twin is None and order.missing:
+        refusal = prospects.weigh(settings, order).refusal
+        if refusal is not None:
+            raise refusal
+    return accept(settings, order)
+
+
+def accept(settings: Settings, order: Order) -> Job:
+    """Queue an order that was weighed and not refused; the same order returns the same job."""
     if order.twin is not None:
         return order.twin
     if not order.missing:
         return _already_done(settings, order.job)
-    if refusal := prospects.weigh(settings, order).refusal:
-        raise refusal
     return jobs.submit(settings, order.job)
 
 

@@ -3,12 +3,13 @@
 Sizes are bytes, times seconds since 1970 (UTC).
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    RootModel,
     StringConstraints,
     ValidationError,
     ValidatorFunctionWrapHandler,
@@ -16,9 +17,12 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from hub.manifest import TEXT
+
 Text = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
 Search = Annotated[str, StringConstraints(max_length=255, pattern=r"^[^\x00]*$")]
 Cursor = Annotated[str, StringConstraints(max_length=1024, pattern=r"^[A-Za-z0-9_=-]*$")]
+Words = Annotated[str, StringConstraints(max_length=TEXT, pattern=r"^[^\x00]*$")]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -29,11 +33,11 @@ def _option(value: object, parse: ValidatorFunctionWrapHandler) -> object:
     except ValidationError:
         raise PydanticCustomError(
             "option",
-            "Input should be true, false, a finite number or a text of up to 255 characters",
+            f"Input should be true, false, a finite number or a text of up to {TEXT} characters",
         ) from None
 
 
-Option = Annotated[bool | int | Number | Search, WrapValidator(_option)]
+Option = Annotated[bool | int | Number | Words, WrapValidator(_option)]
 State = Literal["queued", "running", "publishing", "done", "failed", "cancelled"]
 JobKind = Literal["mirror", "convert"]
 RepoKind = Literal["mirrored", "derived"]
@@ -76,7 +80,15 @@ class ConversionRequest(_Body):
     revision: Text = Field("main", description="Branch, tag or commit")
     plugin: Text = Field(description="A name from /plugins")
     variants: list[Text] = Field(min_length=1, max_length=64, description="Of that plugin")
-    options: dict[Text, Option] = Field({}, description="Of that plugin; the rest have defaults")
+    options: dict[Text, Option] = Field(
+        {}, description="Of that plugin, as its `options_schema` says; the rest have defaults"
+    )
+
+
+class ConversionQuery(BaseModel):
+    """Whether to convert, or only to say what it would take."""
+
+    dry_run: bool = Field(False, description="Queue nothing: answer the prospect")
 
 
 class ListedFile(BaseModel):
@@ -88,6 +100,15 @@ class ListedFile(BaseModel):
     url: str = Field(description="Where it is downloaded")
 
 
+class Check(BaseModel):
+    """What was seen when an artefact was loaded in its own runtime."""
+
+    state: Literal["passed", "failed", "not_run", "none"] = Field(
+        description="not_run: it cannot run on the hub's machine; none: its plugin has no check"
+    )
+    said: str = Field(description="The same in a few words, with the reason")
+
+
 class Artefact(BaseModel):
     """The files that one variant became."""
 
@@ -95,6 +116,7 @@ class Artefact(BaseModel):
     repo: str = Field(description="The derived repo it was published in")
     commit: str
     sandbox: str = Field(description="The isolation it was made in: strict or weak")
+    check: Check
     files: list[ListedFile]
 
 
@@ -135,6 +157,66 @@ class Job(BaseModel):
     started_at: float | None
     finished_at: float | None
     attempt: int = Field(description="How often a worker has begun it")
+
+
+class Span(BaseModel):
+    """Seconds that it may take, from finished jobs of the plugin with models of like size."""
+
+    least: float
+    most: float
+
+
+class VariantProspect(BaseModel):
+    """One variant of a request: there already, on its way, or what it will cost."""
+
+    variant: str
+    state: Literal["ready", "active", "missing"] = Field(
+        description="ready: there already; active: a job is making it"
+    )
+    repo: str = Field(description="The derived repo it is, or will be, published in")
+    size: int | None = Field(description="Of its files; null where nothing is known of it")
+    memory: int | None = Field(description="The most that converting and checking it takes")
+    scratch: int | None = Field(description="The most disk that it takes for the time being")
+    rough: bool = Field(
+        description="The hub's own estimate, from bits alone: its memory is a lower bound"
+    )
+    seconds: Span | None = Field(description="null where no finished job tells")
+
+
+class DiskProspect(BaseModel):
+    """Bytes of disk."""
+
+    needed: int = Field(description="For the download, all files, and what lies beside them")
+    free: int
+
+
+class MemoryProspect(BaseModel):
+    """Bytes of memory."""
+
+    needed: int
+    allowed: int = Field(description="What a conversion may use here")
+
+
+class Prospect(BaseModel):
+    """What a conversion will come to. Nothing was queued."""
+
+    repo: str
+    revision: str
+    commit: str
+    mirrored: bool = Field(description="false: it has to be mirrored before it can be converted")
+    download: int = Field(description="Bytes that are to be mirrored first")
+    plugin: str
+    options: dict[str, bool | int | float | str] = Field(description="All, with the defaults")
+    variants: list[VariantProspect]
+    disk: DiskProspect
+    memory: MemoryProspect
+    seconds: Span | None = Field(description="Of all variants; null where nothing tells")
+    job: int | None = Field(description="The active job that does the same already")
+    refusal: Problem | None = Field(description="Why it cannot be had; null if it can")
+
+
+class ConversionAnswer(RootModel[Job | Prospect]):
+    """The job, or with `dry_run` the prospect."""
 
 
 class JobPage(BaseModel):
@@ -212,6 +294,9 @@ class Plugin(BaseModel):
     needs: list[str] = Field(description="Patterns of files that a repo must have")
     variants: list[PluginVariant]
     options: dict[str, PluginOption]
+    options_schema: dict[str, Any] = Field(
+        description="The JSON Schema of a conversion's `options`; values may be texts that read so"
+    )
 
 
 class PluginPage(BaseModel):

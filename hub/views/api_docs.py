@@ -1,19 +1,52 @@
 """The description of the REST API: as OpenAPI for programs, as a page for people."""
 
+from copy import deepcopy
 from typing import Any, cast
 
 from flask import Blueprint, Response, current_app, jsonify, render_template
 from flask_openapi3.openapi import OpenAPI
 from markupsafe import Markup
 
+from hub import formats
+from hub.formats import Format
+from hub.manifest import options_schema
 from hub.security import reads
+from hub.web import current_settings
 
 blueprint = Blueprint("api_docs", __name__, url_prefix="/api/v1")
 
 
 def document() -> dict[str, Any]:
-    """The OpenAPI document of the running application."""
-    return cast(OpenAPI, current_app).api_doc
+    """The OpenAPI document of the running application, with the options of the plugins it has."""
+    api = deepcopy(cast(OpenAPI, current_app).api_doc)
+    schemas = api["components"]["schemas"]
+    plugins = [fmt for fmt in formats.formats(current_settings()).values() if not fmt.problem]
+    for fmt in plugins:
+        schemas[_options_name(fmt)] = {
+            "title": _options_name(fmt),
+            "description": f"The options of the plugin {fmt.name}: {fmt.title}.",
+            **options_schema(fmt.options),
+        }
+    if plugins:
+        schemas["ConversionRequest"]["allOf"] = [_of_plugin(fmt) for fmt in plugins]
+    return api
+
+
+def _options_name(fmt: Format) -> str:
+    return f"Options_{fmt.name}"
+
+
+def _of_plugin(fmt: Format) -> dict[str, Any]:
+    """What holds of a conversion request as soon as it names the plugin."""
+    return {
+        "if": {"properties": {"plugin": {"const": fmt.name}}},
+        "then": {
+            "properties": {
+                "variants": {"items": {"enum": [variant.name for variant in fmt.variants]}},
+                "options": {"$ref": f"#/components/schemas/{_options_name(fmt)}"},
+            }
+        },
+    }
 
 
 @blueprint.get("/openapi.json")

@@ -9,12 +9,14 @@ from flask_openapi3.models.tag import Tag
 from pydantic import ValidationError
 from werkzeug.exceptions import BadRequest
 
-from hub import documents, formats, joblog, jobs, listing, repos, requests
+from hub import documents, formats, joblog, jobs, listing, prospects, repos, requests
 from hub.db import reading
 from hub.errors import Forbidden, InvalidRequest, Unprocessable
 from hub.models import Job as JobRow
 from hub.models import JobState
 from hub.schemas import (
+    ConversionAnswer,
+    ConversionQuery,
     ConversionRequest,
     Job,
     JobPage,
@@ -99,18 +101,26 @@ def mirror(body: MirrorRequest) -> Response:
     return _accepted(job)
 
 
-@blueprint.post("/conversions", tags=[_JOBS], security=TOKEN, responses={"200": Job, "202": Job})
+@blueprint.post(
+    "/conversions",
+    tags=[_JOBS],
+    security=TOKEN,
+    responses={"200": ConversionAnswer, "202": Job},
+)
 @writes
-def convert(body: ConversionRequest) -> Response:
-    """Convert a mirrored repo
+def convert(query: ConversionQuery, body: ConversionRequest) -> Response:
+    """Convert a mirrored repo, or say what that will take
 
     202 with the job, a new one or the one that is already on its way; 200 when every artefact is
-    there already.
+    there already. With `dry_run` nothing is queued, and 200 comes with the prospect; a repo that
+    is not mirrored is then described by upstream.
     """
-    job = requests.request_conversion(
-        current_settings(), body.repo, body.revision, body.plugin, body.variants, body.options
-    )
-    return _accepted(job)
+    settings = current_settings()
+    asked = (body.repo, body.revision, body.plugin, body.variants, body.options)
+    if query.dry_run:
+        order = prospects.order(settings, *asked, ahead=True)
+        return jsonify(documents.prospect(prospects.weigh(settings, order)))
+    return _accepted(requests.request_conversion(settings, *asked))
 
 
 @blueprint.get("/jobs", tags=[_JOBS], responses={"200": JobPage})

@@ -2,11 +2,15 @@
 
 import shlex
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import quote
 
 from flask import Blueprint
 from markupsafe import Markup
+
+from hub import checks
 
 blueprint = Blueprint("figures", __name__)
 
@@ -110,6 +114,12 @@ def shell(text: str) -> str:
 def file_url(repo: str, revision: str, name: str) -> str:
     """Where a file is downloaded from, on this hub."""
     return f"/{quote(repo)}/resolve/{quote(revision, safe='')}/{quote(name)}"
+
+
+@blueprint.app_template_global()
+def check_state(result: Mapping[str, Any]) -> str:
+    """Whether an artefact passed its check, failed, was not run here, or has none."""
+    return checks.state(result)
 
 
 @blueprint.app_template_global()

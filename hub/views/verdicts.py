@@ -83,9 +83,7 @@ class Verdicts:
             return future
 
 
-def _appraise(
-    settings: Settings, fmt: Format, commit: Commit, files: Sequence[File]
-) -> Appraisal:
+def _appraise(settings: Settings, fmt: Format, commit: Commit, files: Sequence[File]) -> Appraisal:
     model = outline.of_commit(settings, commit, files)
     variants = [variant.name for variant in fmt.variants]
     return asking.appraise(settings, fmt, model, variants, fmt.validate_options({}))

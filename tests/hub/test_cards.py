@@ -130,6 +130,15 @@ def test_a_card_without_facts(settings: Settings) -> None:
     assert "not checked" in text
 
 
+def test_what_could_not_be_run_here_says_so(settings: Settings) -> None:
+    note = "It needs a | GPU\nwith *Vulkan*."
+    seen = {"runtime": "rt 1", "ran": False, "note": note, "text": "not generated"}
+    text, _ = read(settings, FACTS, artefact("Q8_0", check_result=seen))
+    assert r"not run here: It needs a \| GPU with \*Vulkan\*." in text
+    assert "passed" not in text
+    assert "What the check saw" not in text
+
+
 HOSTILE = [
     "</code><script>alert(1)</script>",
     "x\n---\nlicense: mit\n---\n# Owned",

@@ -1,11 +1,13 @@
 """What a conversion will come to, before it is asked for."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from fakehub import FakeHub, tiny_model
 
-from hub import asking, formats, mirror, prospects
+from hub import asking, formats, mirror, prospects, queue, requests
 from hub.asking import Appraisal, Estimate
 from hub.config import Settings
 from hub.errors import NotFound, Unavailable, Unprocessable
@@ -27,7 +29,11 @@ def at(settings: Settings, upstream: FakeHub, monkeypatch: pytest.MonkeyPatch) -
     """A hub whose upstream has a model, with the echo plugin ready; no process is started."""
     upstream.add("org/model", tiny_model(4096))
     monkeypatch.setattr(formats, "state", lambda *_: State("ready"))
-    monkeypatch.setattr(asking, "appraise", lambda *_: Appraisal(estimates=COSTS))
+
+    def appraise(*given: Any) -> Appraisal:
+        return Appraisal(estimates={name: COSTS[name] for name in given[3]})
+
+    monkeypatch.setattr(asking, "appraise", appraise)
     return settings.model_copy(update={"upstream": upstream.url})
 
 
@@ -107,3 +113,47 @@ def test_rough_estimates_are_a_lower_bound(at: Settings, monkeypatch: pytest.Mon
     found = look(at.model_copy(update={"memory_limit": 1000}), "plain")
     assert found.refusal is not None
     assert "needs at least 268.4 MB of memory" in found.refusal.message
+
+
+def test_what_is_on_its_way_is_not_refused(at: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "ring", lambda *_: None)
+    mirror.mirror(at, mirror.plan(at, "org/model"), report=lambda *_: None)
+    order = prospects.order(at, "org/model", "main", "echo", ["plain"])
+    job = requests.accept(at, order)
+    small = at.model_copy(update={"memory_limit": 1000})
+    found = look(small, "plain")
+    assert found.order.twin is not None
+    assert found.order.twin.id == job.id
+    assert found.refusal is None
+    both = look(small)
+    assert both.order.twin is None
+    assert {name: one.id for name, one in both.order.making.items()} == {"plain": job.id}
+    assert both.refusal is not None
+
+
+def test_who_weighs_may_ask_in_another_way(at: Settings) -> None:
+    order = prospects.order(at, "org/model", "main", "echo", ["plain"], ahead=True)
+    asked = []
+
+    def appraise(*given: object) -> Appraisal:
+        asked.append(given[2:4])
+        return Appraisal(estimates={"plain": Estimate(7, 8, 9)})
+
+    assert prospects.weigh(at, order, appraise).memory == 8
+    assert asked == [(order.model, ["plain"])]
+
+
+def test_several_jobs_share_the_disk(at: Settings) -> None:
+    one, other = look(at, "plain"), look(at, "loud")
+    # Both sizes, the download once, and beside them the most that one of them needs at a time.
+    needed = int((one.order.download + 100 + 200 + 200 + 70) * 1.05)
+    assert prospects.together([one, other]) == (needed, None)
+    tight = [replace(each, free=needed - 1) for each in (one, other)]
+    assert all(each.disk < needed for each in tight)
+    disk, refusal = prospects.together(tight)
+    assert disk == needed
+    assert refusal is not None
+    assert refusal.kind == "disk_too_small"
+    assert "These 2 jobs together need" in refusal.message
+    assert prospects.together(tight[:1])[1] is None, "alone it is refused where it is weighed"
+    assert prospects.together([]) == (0, None)

@@ -3,16 +3,20 @@
 from pathlib import Path
 from typing import Any
 
+import furnished as rows
 import pytest
+from fakehub import FakeHub, tiny_model
 from flask.testing import FlaskClient
+from furnished import add_model, add_plugin
 from hypothesis import HealthCheck, given
 from hypothesis import settings as trying
 from hypothesis import strategies as st
 from published import publish
 from pydantic import BaseModel, SecretStr
 
-from hub import db, joblog, jobs, schemas
+from hub import artefacts, db, formats, joblog, jobs, schemas
 from hub.app import create_app
+from hub.asking import Appraisal, Estimate
 from hub.config import Settings
 from hub.models import Artefact, Job, JobState
 
@@ -290,7 +294,7 @@ def test_a_body_must_say_that_it_is_json(client: FlaskClient) -> None:
         assert (answer.status_code, answer.json["kind"]) == (400, "not_json")
 
 
-@pytest.mark.parametrize("value", ["NaN", "-Infinity", "null", "[1]", '"' + "x" * 300 + '"'])
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "null", "[1]", '"' + "x" * 1001 + '"'])
 def test_an_option_that_is_none_is_answered_in_one_sentence(
     value: str, client: FlaskClient
 ) -> None:
@@ -378,6 +382,215 @@ def _references(node: Any) -> list[str]:
     if isinstance(node, list):
         return [found for value in node for found in _references(value)]
     return []
+
+
+def test_options_are_described_from_the_manifest(
+    settings: Settings, client: FlaskClient, tmp_path: Path
+) -> None:
+    add_plugin(tmp_path / "plugins", settings)
+    described = {
+        "type": "object",
+        "properties": {
+            "group_size": {
+                "type": "integer",
+                "enum": [32, 64],
+                "default": 64,
+                "description": "Weights that share one scale",
+            },
+            "careful": {"type": "boolean", "default": True, "description": "Takes longer"},
+            "ratio": {
+                "type": "number",
+                "minimum": 0.0,
+                "maximum": 1.0,
+                "default": 0.5,
+                "description": "A share",
+            },
+        },
+        "additionalProperties": False,
+    }
+    page = valid(client.get("/api/v1/plugins").json, schemas.PluginPage)
+    assert {one["name"]: one for one in page["items"]}["toy"]["options_schema"] == described
+    known = client.get("/api/v1/openapi.json").json["components"]["schemas"]
+    assert described.items() <= known["Options_toy"].items()
+    (rule,) = [
+        one["then"]["properties"]
+        for one in known["ConversionRequest"]["allOf"]
+        if one["if"]["properties"]["plugin"]["const"] == "toy"
+    ]
+    assert rule["options"] == {"$ref": "#/components/schemas/Options_toy"}
+    assert rule["variants"] == {"items": {"enum": ["full", "q8", "q4"]}}
+    assert "Weights that share one scale" in client.get("/api/v1/docs").text
+
+
+COSTS = {"q4": Estimate(400, 3000, 50), "q8": Estimate(800, 4000, 70)}
+
+
+@pytest.fixture
+def weighing(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> list[dict[str, Any]]:
+    """A hub with a model and a plugin that knows what it costs; the options it is asked with."""
+    asked: list[dict[str, Any]] = []
+
+    def appraise(*given: Any) -> Appraisal:
+        *_, variants, options = given
+        asked.append(options)
+        return Appraisal(None, {name: COSTS[name] for name in variants})
+
+    monkeypatch.setattr("hub.asking.appraise", appraise)
+    add_plugin(tmp_path / "plugins", settings)
+    return asked
+
+
+def dry_run(client: FlaskClient, **changes: Any) -> Any:
+    body = {"repo": "org/model", "plugin": "toy", "variants": ["q8", "q4"], **changes}
+    return client.post("/api/v1/conversions?dry_run=true", json=body)
+
+
+def test_a_dry_run_tells_what_a_conversion_takes(
+    settings: Settings, client: FlaskClient, weighing: list[dict[str, Any]]
+) -> None:
+    sha = add_model(settings)
+    answer = dry_run(client, options={"group_size": 32})
+    assert answer.status_code == 200
+    found = valid(answer.json, schemas.Prospect)
+    assert (found["repo"], found["commit"], found["plugin"]) == ("org/model", sha, "toy")
+    assert (found["mirrored"], found["download"]) == (True, 0)
+    assert found["options"] == {"group_size": 32, "careful": True, "ratio": 0.5}
+    assert found["options"] == weighing[0]
+    assert found["variants"] == [
+        {
+            "variant": name,
+            "state": "missing",
+            "repo": "hub/org_model-TOY",
+            "size": COSTS[name].size,
+            "memory": COSTS[name].memory,
+            "scratch": COSTS[name].scratch,
+            "rough": False,
+            "seconds": None,
+        }
+        for name in ("q8", "q4")
+    ]
+    assert found["disk"]["needed"] == int((400 + 800 + 800 + 70) * 1.05)
+    assert found["disk"]["free"] > 10**6
+    assert found["memory"]["needed"] == 4000
+    assert (found["seconds"], found["job"], found["refusal"]) == (None, None, None)
+    with db.reading(settings.database) as session:
+        assert jobs.listing(session) == ([], None), "nothing was queued"
+
+
+@pytest.mark.usefixtures("no_queue", "weighing")
+def test_a_dry_run_knows_what_is_there_and_what_is_coming(
+    settings: Settings, client: FlaskClient
+) -> None:
+    sha = add_model(settings)
+    body = {"repo": "org/model", "plugin": "toy", "variants": ["q4"]}
+    job = client.post("/api/v1/conversions", json=body).json
+    found = valid(dry_run(client, variants=["q4"]).json, schemas.Prospect)
+    assert found["job"] == job["id"]
+    assert found["variants"][0]["state"] == "active"
+    fmt = formats.get(settings, "toy")
+    key = artefacts.artefact_key("org/model", sha, fmt, "q8", fmt.validate_options({}))
+    rows.add_artefact(settings, sha, key=key)
+    found = valid(dry_run(client).json, schemas.Prospect)
+    assert found["job"] is None, "no job makes both"
+    assert [one["state"] for one in found["variants"]] == ["ready", "active"]
+    ready, coming = found["variants"]
+    assert (ready["size"], ready["memory"]) == (8, None)
+    assert found["disk"]["needed"] == int((400 + 400 + 50) * 1.05)
+    assert coming["size"] == 400
+
+
+@pytest.mark.usefixtures("weighing")
+def test_a_dry_run_carries_the_refusal(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_model(settings)
+    small = settings.model_copy(update={"memory_limit": 3999})
+    found = valid(dry_run(create_app(small).test_client()).json, schemas.Prospect)
+    assert found["memory"] == {"needed": 4000, "allowed": 3999}
+    refusal = valid(found["refusal"], schemas.Problem)
+    assert (refusal["status"], refusal["kind"]) == (507, "memory_too_small")
+    monkeypatch.setattr("hub.asking.appraise", lambda *_: Appraisal("It is no toy."))
+    found = valid(dry_run(create_app(settings).test_client()).json, schemas.Prospect)
+    assert (found["refusal"]["kind"], found["refusal"]["detail"]) == (
+        "not_supported",
+        "It is no toy.",
+    )
+    assert found["variants"][0]["size"] is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "kind"),
+    [
+        ({"variants": ["q99"]}, 422, "unknown_variant"),
+        ({"variants": []}, 422, "invalid_request"),
+        ({"plugin": "tin"}, 422, "unknown_plugin"),
+        ({"options": {"ratio": 7}}, 422, "bad_option"),
+        ({"options": {"size": 7}}, 422, "unknown_option"),
+        ({"revision": "nowhere"}, 404, "revision_not_found"),
+        ({"revision": "../x"}, 400, "bad_revision"),
+        ({"dry_run": True}, 422, "invalid_request"),
+    ],
+)
+@pytest.mark.usefixtures("weighing")
+def test_a_dry_run_of_nonsense_fails_as_the_request_does(
+    settings: Settings, client: FlaskClient, changes: dict[str, Any], status: int, kind: str
+) -> None:
+    add_model(settings)
+    answer = dry_run(client, **changes)
+    assert (answer.status_code, answer.json["kind"]) == (status, kind)
+    body = {"repo": "org/model", "plugin": "toy", "variants": ["q4"], **changes}
+    real = client.post("/api/v1/conversions", json=body)
+    assert real.json == answer.json
+
+
+@pytest.mark.usefixtures("weighing")
+def test_a_dry_run_of_what_is_not_mirrored_asks_upstream(settings: Settings) -> None:
+    with FakeHub() as upstream:
+        upstream.add("org/model", tiny_model(4096))
+        client = create_app(settings.model_copy(update={"upstream": upstream.url})).test_client()
+        found = valid(dry_run(client).json, schemas.Prospect)
+    assert (found["mirrored"], found["refusal"]) == (False, None)
+    assert found["download"] > 4096 * 256
+    assert found["disk"]["needed"] > found["download"]
+
+
+def test_a_dry_run_needs_the_right_to_write(settings: Settings) -> None:
+    public = settings.model_copy(
+        update={"host": "0.0.0.0", "admin_token": SecretStr("a-long-admin-token-of-a-test")}
+    )
+    answer = dry_run(create_app(public).test_client())
+    assert (answer.status_code, answer.json["kind"]) == (401, "token_needed")
+
+
+def test_a_dry_run_is_yes_or_no(client: FlaskClient) -> None:
+    body = {"repo": "org/model", "plugin": "toy", "variants": ["q4"]}
+    answer = client.post("/api/v1/conversions?dry_run=perhaps", json=body)
+    assert (answer.status_code, answer.json["kind"]) == (422, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    ("result", "check"),
+    [
+        ({}, {"state": "none", "said": "not checked"}),
+        (
+            {"runtime": "rt 1", "ran": False, "note": "It needs a GPU."},
+            {"state": "not_run", "said": "not run here: It needs a GPU."},
+        ),
+        ({"runtime": "rt 1", "tokens": 16}, {"state": "passed", "said": None}),
+    ],
+)
+def test_what_was_not_run_has_not_passed(
+    settings: Settings, client: FlaskClient, result: dict[str, Any], check: dict[str, Any]
+) -> None:
+    commit = publish(settings, "org/model", {"a": b"a"})
+    add_artefact(settings, commit, "Q8_0", check_result=result)
+    model = valid(client.get("/api/v1/models/org/model").json, schemas.Model)
+    assert model["artefacts"][0]["check"] == {
+        **check,
+        "said": check["said"] or "passed (generated 16 tokens in rt 1)",
+    }
 
 
 def test_its_page_for_people_needs_no_other_site(client: FlaskClient) -> None:
