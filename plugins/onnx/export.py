@@ -49,8 +49,8 @@ class TernaryLinear(torch.nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         scale = 127 / tokens.abs().amax(dim=-1, keepdim=True).clamp(min=1e-5)
-        rounded = (tokens * scale).round().clamp(-128, 127) / scale * self.weight_scale
-        return torch.nn.functional.linear(rounded, self.weight, self.bias)
+        rounded = (tokens * scale).round().clamp(-128, 127) / scale
+        return torch.nn.functional.linear(rounded, self.weight, self.bias) * self.weight_scale
 
 
 def build(config: PretrainedConfig, *, ternary: bool) -> PreTrainedModel:

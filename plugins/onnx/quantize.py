@@ -95,22 +95,14 @@ class Rows:
         yield self._range()[1]
 
     def codes(self) -> Iterator[np.ndarray]:
-        """The codes, [rows, columns]."""
-        for first, last in spans(self.rows, self.columns):
-            yield self._codes(self._weights.rows(self._name, first, last), slice(first, last))
-
-    def turned(self) -> Iterator[np.ndarray]:
-        """The codes, [columns, rows]."""
-        for first, last in spans(self.columns, self.rows):
-            matrix = self._weights.columns(self._name, first, last)
-            yield np.ascontiguousarray(self._codes(matrix, slice(None)).T)
-
-    def _codes(self, matrix: np.ndarray, rows: slice) -> np.ndarray:
+        """The codes, [columns, rows]: the way products take a matrix."""
         scales, zeros = self._range()
         limits = np.iinfo(self.type)
-        matrix = np.rint(matrix / scales[rows, None])
-        matrix += zeros[rows, None]
-        return np.clip(matrix, limits.min, limits.max).astype(self.type)
+        for first, last in spans(self.columns, self.rows):
+            matrix = self._weights.columns(self._name, first, last)
+            matrix = np.rint(matrix / scales[:, None])
+            matrix += zeros[:, None]
+            yield np.clip(matrix, limits.min, limits.max).astype(self.type).T
 
     def _range(self) -> tuple[np.ndarray, np.ndarray]:
         if self._found is None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 import onnx
@@ -222,25 +223,18 @@ class _Rewriter:
         signed = self._variant == "int8"
         kind = TensorProto.INT8 if signed else TensorProto.UINT8
         made = Rows(self._weights, name, signed)
-        table = bool(uses.lookups)
-        shape = (made.rows, made.columns) if table else (made.columns, made.rows)
-        pieces = made.codes if table else made.turned
         add = self._graph.add
-        codes = add(Tensor(f"{name}_quantized", kind, shape, pieces))
+        shape = (made.columns, made.rows)
+        codes = add(Tensor(f"{name}_quantized", kind, shape, made.codes))
         scale = add(Tensor(f"{name}_scale", TensorProto.FLOAT, (made.rows,), made.scales))
         zero = add(Tensor(f"{name}_zero_point", kind, (made.rows,), made.zeros))
-        if table:
+        if uses.lookups:
             self._graph.constant("/last_axis", [-1], np.int64)
         for lookup in uses.lookups:
             self._graph.replace(lookup, _dequantized_rows(lookup, codes, scale, zero, signed))
-        for product, turn in uses.products:
-            matrix = codes
-            if table:
-                matrix = turn.output[0]
-                turn.input[0] = codes
-            self._graph.replace(product, self._integer_product(product, matrix, scale, zero))
-        if not table:
-            self._drop_turns(uses)
+        for product, _ in uses.products:
+            self._graph.replace(product, self._integer_product(product, codes, scale, zero))
+        self._drop_turns(uses)
 
     def _integer_product(
         self, product: NodeProto, matrix: str, scale: str, zero: str
@@ -273,16 +267,21 @@ class _Rewriter:
 def _dequantized_rows(
     lookup: NodeProto, codes: str, scale: str, zero: str, signed: bool
 ) -> list[NodeProto]:
-    """Rows of a table of integers, as floats."""
+    """Rows of a table of integers, as floats.
+
+    The table lies as MatMulInteger takes it, a column for each token, because it may be the head
+    as well. Turning it would have runtimes hold it twice; turning what was looked up costs nothing.
+    """
     at = lookup.name
 
-    def node(kind: str, inputs: list[str], end: str, **rest: int) -> NodeProto:
+    def node(kind: str, inputs: list[str], end: str, **rest: Any) -> NodeProto:
         return helper.make_node(kind, inputs, [f"{at}/{end}"], f"{at}/{end}", **rest)
 
     ids = lookup.input[1]
     nodes = [
         node("Unsqueeze", [ids, "/last_axis"], "columns"),
-        node("Gather", [codes, ids], "codes"),
+        node("Gather", [codes, ids], "columns_of_codes", axis=1),
+        node("Transpose", [f"{at}/columns_of_codes"], "codes", perm=[1, 2, 0]),
         node("Cast", [f"{at}/codes"], "numbers", to=TensorProto.FLOAT),
         node("Gather", [scale, f"{at}/columns"], "scale"),
     ]
