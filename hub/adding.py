@@ -73,8 +73,9 @@ def offered(settings: Settings, origin: Path, *, replace: bool = False) -> Itera
             earlier,
         )
     finally:
-        if not _named(settings, place):
-            shutil.rmtree(place)
+        with _alone(settings):
+            if not _named(settings, place):
+                shutil.rmtree(place, ignore_errors=True)
 
 
 def put(settings: Settings, offer: Offer) -> Format:
@@ -82,6 +83,8 @@ def put(settings: Settings, offer: Offer) -> Format:
     fmt = offer.fmt
     with _alone(settings):
         _holder(settings, fmt.name, replace=offer.replaces is not None)
+        if not fmt.folder.is_dir():  # swept, as what a killed process left
+            raise Conflict("offer_expired", "Nobody answered for an hour.", "Add it again.")
         place = settings.added_plugins / fmt.name
         earlier = place.resolve() if place.is_symlink() else None
         link = settings.added_plugins / _STORE / f"{fmt.name}.link"
@@ -250,10 +253,14 @@ def _named(settings: Settings, place: Path) -> bool:
 def _sweep(settings: Settings) -> None:
     """Remove what was replaced or never put, and is an hour old: nobody can be asking about it."""
     for place in _store(settings).iterdir():
-        if place.is_dir() and not _named(settings, place):
-            used = _jobs(settings, next((path.name for path in place.iterdir()), ""))
-            if not used and time.time() - place.stat().st_mtime > HOUR:
-                shutil.rmtree(place, ignore_errors=True)
+        try:
+            inside = [path.name for path in place.iterdir()] if place.is_dir() else []
+            old = time.time() - place.stat().st_mtime > HOUR
+        except FileNotFoundError:  # it was offered elsewhere, and has just been declined
+            continue
+        unused = old and not any(_jobs(settings, name) for name in inside)
+        if unused and place.is_dir() and not _named(settings, place):
+            shutil.rmtree(place, ignore_errors=True)
 
 
 @contextmanager
