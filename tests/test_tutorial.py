@@ -17,6 +17,7 @@ from embedded import Embedded
 
 from hub import formats
 from hub.config import ROOT, Settings
+from workers.environments import PIP_FOR_UV
 
 DOCUMENT = (ROOT / "docs" / "plugins.md").read_text()
 TUTORIAL = DOCUMENT[DOCUMENT.index("## From nothing") : DOCUMENT.index("## The functions")]
@@ -140,6 +141,10 @@ def reader(tmp_path: Path, hub: Embedded) -> Reader:
         "HUB_PORT": str(hub.port),
         "COLUMNS": "200",
     }
+    # The text has people type `uv`, which does not read what is configured for pip.
+    for ours, pips in PIP_FOR_UV.items():
+        if ours not in env and env.get(pips):
+            env[ours] = env[pips]
     return Reader(tmp_path, env)
 
 
