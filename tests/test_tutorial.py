@@ -163,6 +163,11 @@ def test_the_text_is_short_and_names_every_file_of_a_plugin() -> None:
     assert len(lengths) == 2
 
 
+def test_the_document_says_everything_once() -> None:
+    heads = re.findall(r"^##+ .*$", DOCUMENT, re.M)
+    assert len(heads) == len(set(heads))
+
+
 @pytest.mark.slow
 @pytest.mark.plugin
 def test_whoever_follows_the_tutorial_has_a_sixth_format(
