@@ -7,6 +7,7 @@ and the whole artefact being run.
 
 import json
 import math
+import re
 from typing import Any
 
 import layout
@@ -14,8 +15,10 @@ import source as models
 from recipes import RECIPES, Quantization, Recipe, default, forecast
 
 MB = 1_000_000
-INTERPRETER = 95 * MB  # Python with mlx-lm and what it imports of transformers
-BLOCK_TEMPORARY = 70 * MB  # all blocks of rows that are being packed
+INTERPRETER = 72 * MB  # Python with mlx-lm and what it imports of transformers
+# While rows are packed, on four cores at most: how many weights at a time, and bytes for each.
+BLOCKS = {"affine": (4 << 21, 7), "mxfp4": (1 << 20, 75), "mxfp8": (1 << 20, 75)}
+BLOCKS |= {"nvfp4": (1 << 20, 75)}
 TOKENIZER_READ = 18  # bytes of memory a byte of tokenizer.json while it is parsed …
 TOKENIZER_HELD = 13  # … and once it is
 MADE_TOKENIZER = 4  # bytes of tokenizer.json that a byte of tokenizer.model becomes
@@ -61,6 +64,7 @@ class Artefact:
         options: dict[str, Any],
     ) -> None:
         changes = models.translate(config, set(stored), str(options["longrope"]))
+        stored = _stack_experts(stored)
         self.config = config | changes
         self.tensors: list[layout.Tensor] = []
         self.parameters = 0
@@ -103,7 +107,8 @@ class Artefact:
         become affine ones beside the packed ones.
         """
         if self._recipe.bits is None and not self._ternary:
-            return self.size
+            experts = any(tensor.get("stacked") for tensor in self._stored.values())
+            return self.size * (2 if experts and self._float != "F32" else 1)
         width = {"F32": 1, None: 2}.get(self._float, 2)
         ternary = self._ternary // 4 + self._ternary // 128 * 8 + 14 * self._widest_ternary
         plain = 0
@@ -141,6 +146,8 @@ class Artefact:
         dtype, shape = str(self._stored[name]["dtype"]), tuple(self._stored[name]["shape"])
         path = name.removesuffix(".weight")
         stored = layout.Tensor(name, dtype, shape)
+        # Experts that lie apart are there twice while they are stacked.
+        held = stored.size * (2 if self._stored[name].get("stacked") else 1)
         if f"{path}.weight_scale" in self._stored:
             self._add_ternary(path, stored)
             return
@@ -156,11 +163,13 @@ class Artefact:
                 packing, named = self._choose(path)
                 if named:
                     self._name(path, packing)
-                self.largest = max(self.largest, stored.size + BLOCK_TEMPORARY)
+                most, each = BLOCKS[packing.mode]
+                packed = each * min(most, math.prod(shape))
+                self.largest = max(self.largest, held + packed)
                 self._pack(path, shape, kind, packing)
                 return
         made = layout.Tensor(name, kind, shape)
-        self.largest = max(self.largest, stored.size + (made.size if kind != dtype else 0))
+        self.largest = max(self.largest, held + (made.size if kind != dtype else 0))
         self.tensors.append(made)
 
     def _add_ternary(self, path: str, stored: layout.Tensor) -> None:
@@ -205,3 +214,18 @@ class Artefact:
                 "quantization": self._settings,
                 "quantization_config": self._settings,
             }
+
+
+def _stack_experts(stored: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The tensors with those of a layer's experts as one, as mlx-lm keeps them."""
+    made: dict[str, dict[str, Any]] = {}
+    for name, tensor in stored.items():
+        one = re.sub(r"\.experts\.\d+\.", ".switch_mlp.", name)
+        if one == name:
+            made[name] = tensor
+        elif one in made:
+            made[one]["shape"][0] += 1
+        else:
+            shape = [1, *tensor["shape"]]
+            made[one] = {"dtype": tensor["dtype"], "shape": shape, "stacked": True}
+    return made

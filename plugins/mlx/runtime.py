@@ -1,7 +1,7 @@
 """An artefact in its own runtime: mlx-lm loads it and continues a text by the likeliest tokens.
 
 Without Metal two things differ, and neither changes a weight: BitLinear is computed by affine
-layers (ternary.py), and quantized models compute in FP32, because MLX's quantized product takes
+layers (ternary.py), and models with quantized layers or experts compute in FP32, because MLX's quantized product takes
 eight times as long on a CPU in BF16.
 """
 
@@ -14,6 +14,7 @@ import mlx.nn as nn
 import ternary
 from mlx.utils import tree_flatten, tree_map
 from mlx_lm.generate import generate_step
+from mlx_lm.models.switch_layers import SwitchLinear
 from mlx_lm.utils import load_model, load_tokenizer
 
 
@@ -32,7 +33,9 @@ def load(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
 def _without_metal(model: nn.Module) -> None:
     changed = ternary.without_metal(model, mx.float32)
     leaves = tree_flatten(model.leaf_modules(), is_leaf=nn.Module.is_module)
-    if not changed and not any("scales" in layer for _, layer in leaves):
+    # Quantized layers are quicker so, and plain experts are computed in FP32 only.
+    wide = any("scales" in layer or isinstance(layer, SwitchLinear) for _, layer in leaves)
+    if not changed and not wide:
         return
 
     def widen(array: mx.array) -> mx.array:

@@ -22,6 +22,8 @@ class Refused(Exception):
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "*.tiktoken", "tiktoken.model")
 ROPES = {"default", "linear", "dynamic", "llama3", "yarn", "deepseek_yarn", "telechat3-yarn"}
 ROPES |= {"longrope", "su", "proportional", "mrope"}
+# mlx-lm's modules that need a package which it does not bring.
+INCOMPLETE = {"olmo"}
 # Heads that answer with labels or vectors, and bare bodies: mlx-lm has text generation only.
 NOT_WRITERS = r"For(Sequence|Token)Classification$|ForQuestionAnswering$|RewardModel$|[^d]Model$"
 
@@ -36,7 +38,8 @@ def model_types() -> dict[str, str]:
     known = {
         path.stem: path.stem
         for path in (root / "models").glob("*.py")
-        if all(_defines(path.read_text(encoding="utf-8"), name) for name in ("Model", "ModelArgs"))
+        if path.stem not in INCOMPLETE
+        and all(_defines(path.read_text(encoding="utf-8"), name) for name in ("Model", "ModelArgs"))
     }
     for node in ast.parse((root / "utils.py").read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "MODEL_REMAPPING":
