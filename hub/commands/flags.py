@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from hub.client import Client
-from hub.errors import Unprocessable
+from hub.errors import Unavailable, Unprocessable
 from hub.manifest import Option
 
 _META = "hub.commands.flags"
@@ -26,7 +26,12 @@ class PluginCommand(click.Command):
         if not ctx.resilient_parsing:
             plugin, asks = self._look(ctx, args)
             if plugin and asks:
-                ctx.meta[_META] = self._declared(ctx, plugin)
+                try:
+                    ctx.meta[_META] = self._declared(ctx, plugin)
+                except Unavailable:
+                    # Help is given without a hub too: that of the command itself.
+                    if not {*args} & {*ctx.help_option_names}:
+                        raise
         return super().parse_args(ctx, args)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:

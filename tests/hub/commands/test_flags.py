@@ -101,3 +101,4 @@ def test_without_a_hub_a_flag_fails_in_words(slmhub: Slmhub) -> None:
     slmhub.set(HUB_URL="http://127.0.0.1:9")
     done = slmhub(*CONVERT, "--group-size", "32", "--json")
     assert (done.code, done.failure["kind"]) == (1, "no_hub")
+    assert slmhub("convert", "org/model", "toy", "--help").code == 0
