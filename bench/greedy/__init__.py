@@ -1,0 +1,1 @@
+"""Greedy generation in every runtime, to compare artefacts with their sources."""

@@ -1,0 +1,117 @@
+"""A conversion outside a job, as the benchmarks of models need it: one folder in, folders out."""
+
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hub import formats, launch, safetensors
+from hub.config import Settings
+from hub.errors import HubError
+from hub.formats import Format
+from hub.outline import Outline, outline
+from workers import environments, runner
+
+TAIL = 2000
+"""Bytes of a log that are kept with a failure."""
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """What a variant became: a folder, what `check` saw, seconds with the check."""
+
+    folder: Path
+    check: dict[str, Any]
+    seconds: float
+
+    @property
+    def size(self) -> int:
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+
+
+@dataclass
+class Run:
+    """How a conversion went. `error` is why it ended early; the peaks are bytes, 0 if it did."""
+
+    made: dict[str, Artefact] = field(default_factory=dict)
+    error: HubError | None = None
+    log: str = ""
+    memory: int = 0
+    scratch: int = 0
+
+
+def describe(folder: Path) -> Outline:
+    """A model in a folder as plugins are told of it."""
+    sizes = {
+        str(path.relative_to(folder)): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    headers = []
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            start = file.read(8)
+            start += file.read(safetensors.header_length(start, sizes[path.name], path.name))
+        headers.append(safetensors.parse_header(start, size=sizes[path.name], name=path.name))
+    return outline(json.loads((folder / "config.json").read_bytes()), sizes, headers)
+
+
+def ready(settings: Settings, name: str) -> Format:
+    """A plugin with its environment, which is built if it is not there."""
+    fmt = formats.get(settings, name)
+    if not formats.state(settings, fmt).ready:
+        environments.install(settings, fmt, lambda _line: None)
+    return fmt
+
+
+def convert(
+    settings: Settings,
+    fmt: Format,
+    source: Path,
+    variants: list[str],
+    target: Path,
+    options: dict[str, Any] | None = None,
+) -> Run:
+    """Convert a model in the hub's own sandbox; variant by variant, artefacts go into `target`."""
+    run = Run()
+
+    def on_artefact(variant: str, folder: Path, check: dict[str, Any], seconds: float) -> None:
+        kept = target / variant
+        shutil.rmtree(kept, ignore_errors=True)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(folder, kept)
+        run.made[variant] = Artefact(kept, check, seconds)
+
+    settings.scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=settings.scratch) as name:
+        work = Path(name)
+        for folder in ("output", "work"):
+            (work / folder).mkdir()
+        with (work / "log").open("w+b") as log:
+            try:
+                outcome = runner.run(
+                    settings,
+                    fmt,
+                    launch.Request(
+                        action="convert",
+                        name=fmt.name,
+                        variants=variants,
+                        options=fmt.validate_options(options or {}),
+                        source_name=formats.source_name(f"zoo/{source.name}"),
+                        source=source,
+                        output=work / "output",
+                        scratch=work / "work",
+                    ),
+                    on_progress=lambda *_event: None,
+                    on_artefact=on_artefact,
+                    log=log,
+                    cancelled=lambda: False,
+                )
+                run.memory, run.scratch = outcome.memory, outcome.scratch
+            except HubError as error:
+                run.error = error
+                log.seek(max(0, log.seek(0, 2) - TAIL))
+                run.log = log.read().decode("utf-8", "replace")
+    return run
