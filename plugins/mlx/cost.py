@@ -19,6 +19,7 @@ INTERPRETER = 72 * MB  # Python with mlx-lm and what it imports of transformers
 # While rows are packed, on four cores at most: how many weights at a time, and bytes for each.
 BLOCKS = {"affine": (4 << 21, 7), "mxfp4": (1 << 20, 75), "mxfp8": (1 << 20, 75)}
 BLOCKS |= {"nvfp4": (1 << 20, 75)}
+CASTS = (4 << 22, 6)  # the same where only the type changes
 TOKENIZER_READ = 18  # bytes of memory a byte of tokenizer.json while it is parsed …
 TOKENIZER_HELD = 13  # … and once it is
 MADE_TOKENIZER = 4  # bytes of tokenizer.json that a byte of tokenizer.model becomes
@@ -169,7 +170,8 @@ class Artefact:
                 self._pack(path, shape, kind, packing)
                 return
         made = layout.Tensor(name, kind, shape)
-        self.largest = max(self.largest, held + (made.size if kind != dtype else 0))
+        most, each = CASTS if kind != dtype else (0, 0)
+        self.largest = max(self.largest, held + each * min(most, math.prod(shape)))
         self.tensors.append(made)
 
     def _add_ternary(self, path: str, stored: layout.Tensor) -> None:

@@ -1,8 +1,8 @@
 """An artefact in its own runtime: mlx-lm loads it and continues a text by the likeliest tokens.
 
 Without Metal two things differ, and neither changes a weight: BitLinear is computed by affine
-layers (ternary.py), and models with quantized layers or experts compute in FP32, because MLX's quantized product takes
-eight times as long on a CPU in BF16.
+layers (ternary.py), and models with quantized layers or experts compute in FP32, because MLX's
+quantized product takes eight times as long on a CPU in BF16, and that of experts knows no other.
 """
 
 import time

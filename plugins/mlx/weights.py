@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import layout
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 import source as models
 import ternary
 from mlx.utils import tree_flatten, tree_map, tree_map_with_path, tree_unflatten
@@ -30,6 +31,7 @@ from mlx_lm.utils import (
 from recipes import Recipe, default
 
 # Weights that one core quantizes at a time; what is not affine takes MLX some 70 bytes a weight.
+CAST = 1 << 22  # numbers whose type one core changes at a time
 BLOCK = {"affine": 1 << 21, "mxfp4": 1 << 18, "mxfp8": 1 << 18, "nvfp4": 1 << 18}
 STREAMS = 4  # at most: each holds a block
 NAMES = {mx.bool_: "BOOL", mx.uint8: "U8", mx.int8: "I8", mx.uint16: "U16", mx.int16: "I16"}
@@ -51,9 +53,10 @@ class Packing:
 
 @dataclass
 class Plan:
-    """What is to be written: the arrays by name, in order, and which of them are packed how."""
+    """What is to be written: arrays by name, in order, their types, and which are packed how."""
 
     arrays: dict[str, mx.array]
+    types: dict[str, mx.Dtype]
     packings: dict[str, Packing]
     config: dict[str, Any]
     parameters: int
@@ -83,7 +86,7 @@ def plan(source: Path, recipe: Recipe, group_size: int, longrope: str, names: se
     if recipe.dtype:
         config |= {key: recipe.dtype for key in ("torch_dtype", "dtype") if key in config}
         _keep_bitnet(config, original)
-        return _planned(model, config, {}, 0)
+        return _planned(model, config, raw, {}, 0)
 
     exact = {} if recipe.bits is None else _pack_exactly(model, unpacked, config)
     usual = default(recipe, group_size)
@@ -112,14 +115,14 @@ def plan(source: Path, recipe: Recipe, group_size: int, longrope: str, names: se
         if isinstance(layer, packed_kinds) and path not in exact:
             weight = raw[f"{path}.weight"]
             packings[path] = Packing(weight, dtype, layer.group_size, layer.bits, layer.mode)
-    return _planned(model, config, packings, skipped)
+    return _planned(model, config, raw, packings, skipped)
 
 
 def write(plan: Plan, output: Path, threads: int, report: Callable[[float], None]) -> None:
     """Compute and write all files of weights, the index and config.json. Empties `plan`."""
     streams = [mx.new_stream(mx.cpu) for _ in range(max(1, min(threads, STREAMS)))]
     tensors = [
-        layout.Tensor(name, NAMES[array.dtype], tuple(array.shape))
+        layout.Tensor(name, NAMES[plan.types[name]], tuple(array.shape))
         for name, array in plan.arrays.items()
     ]
     files = layout.shards(tensors)
@@ -145,7 +148,8 @@ def write(plan: Plan, output: Path, threads: int, report: Callable[[float], None
                     for share in _pack(file, packing, spots, streams):
                         report((done + share * tensor.size) / total)
                 else:
-                    _copy(file, plan.arrays.pop(tensor.name), places[tensor.name], tensor)
+                    dtype = plan.types[tensor.name]
+                    _copy(file, plan.arrays.pop(tensor.name), dtype, places[tensor.name], streams)
                 done += tensor.size
                 report(done / total)
     (output / "model.safetensors.index.json").write_bytes(layout.index(files, plan.parameters))
@@ -179,16 +183,38 @@ def _pack(
         yield min(1.0, (begin + step * len(streams)) / rows)
 
 
-def _copy(file: BinaryIO, array: mx.array, place: int, tensor: layout.Tensor) -> None:
-    array = mx.contiguous(array)
-    if tensor.dtype == "F16" and mx.isinf(array).any().item():
-        raise models.Refused(
-            "out_of_range",
-            f"{tensor.name} has values beyond what FP16 holds (65504).",
-            "Take bf16, which has the range.",
-        )
+def _copy(
+    file: BinaryIO, array: mx.array, dtype: mx.Dtype, place: int, streams: list[mx.Stream]
+) -> None:
+    """Write an array in another type, in blocks, one a core. Raises Refused if FP16 overflows."""
     file.seek(place)
-    file.write(_bytes(array))
+    if array.dtype == dtype:
+        file.write(_bytes(mx.contiguous(array)))
+        return
+    flat = array.reshape(-1)
+    del array
+    mx.eval(flat)
+    for begin in range(0, flat.size, CAST * len(streams)):
+        blocks = []
+        for first in range(begin, min(begin + CAST * len(streams), flat.size), CAST):
+            with mx.stream(streams[len(blocks)]):
+                blocks.append(flat[first : first + CAST].astype(dtype))
+        mx.async_eval(blocks)
+        for block in blocks:
+            content = _bytes(block)
+            if dtype == mx.float16 and _overflows(content):
+                raise models.Refused(
+                    "out_of_range",
+                    "The model has values beyond what FP16 holds (65504).",
+                    "Take bf16, which has the range.",
+                )
+            file.write(content)
+
+
+def _overflows(content: memoryview) -> bool:
+    """Whether FP16 numbers have an infinite one among them; NumPy is quicker at it than MLX."""
+    words = np.frombuffer(content, dtype=np.uint16)
+    return bool(((words & 0x7FFF) == 0x7C00).any())
 
 
 def _bytes(array: mx.array) -> memoryview:
@@ -306,13 +332,22 @@ def _keep_bitnet(config: dict[str, Any], original: dict[str, Any]) -> None:
 
 
 def _planned(
-    model: nn.Module, config: dict[str, Any], packings: dict[str, Packing], skipped: int
+    model: nn.Module,
+    config: dict[str, Any],
+    raw: dict[str, mx.array],
+    packings: dict[str, Packing],
+    skipped: int,
 ) -> Plan:
     arrays = dict(tree_flatten(model.parameters()))
+    types = {name: array.dtype for name, array in arrays.items()}
+    for name, array in raw.items():
+        # Unless packed, as it was before its type was changed: that is done block by block.
+        if name in arrays and array.shape == arrays[name].shape:
+            arrays[name] = array
     parameters = get_total_parameters(model)
     keep_vision = "vision_tower" in getattr(model, "model", {})
     # Nothing may hold on to an array but the plan, or writing it would not free it.
     model.update(tree_map(lambda _: mx.array([]), model.parameters()))
     del model
     gc.collect()
-    return Plan(arrays, packings, config, parameters, keep_vision, skipped)
+    return Plan(arrays, types, packings, config, parameters, keep_vision, skipped)
