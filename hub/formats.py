@@ -168,7 +168,7 @@ def read(folder: Path) -> Format:
     given = raw.get("api")
     if type(given) is not int or given != API:
         problem = f"api: {given!r:.40} is not spoken here; this hub speaks {API}"
-        return _broken(folder, problem, raw, "Take a version of the plugin that was made for it.")
+        return _broken(folder, problem, raw, "Take a version of the plugin that speaks it.")
     try:
         manifest = Manifest.model_validate(raw)
     except Invalid as error:

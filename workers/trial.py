@@ -61,7 +61,7 @@ def trial(
 ) -> Iterator[Step]:
     """The steps, until one fails that the others need."""
     if fmt.problem:
-        yield Step("manifest", "failed", 0, fmt.problem)
+        yield Step("manifest", "failed", 0, f"{fmt.problem}. {fmt.remedy}")
         return
     yield Step("manifest", "ok", 0, f"{fmt.name} {fmt.version}, {_counted(fmt)}")
     for name, act in (("environment", _environment), ("imports", _imports)):

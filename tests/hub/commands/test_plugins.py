@@ -95,7 +95,7 @@ def test_the_list_tells_what_to_do_about_what_is_wrong(slmhub: Slmhub, tmp_path:
         (mine / name / "requirements.txt").touch()
     slmhub.set(HUB_PLUGINS=str(mine))
     people = slmhub("plugins", "list").out
-    assert "old: Take a version of the plugin that was made for it." in people
+    assert "old: Take a version of the plugin that speaks it." in people
     assert "echo: Rename it, in its manifest and as that of its folder." in people
     rows = slmhub("plugins", "list", "--json").json
     assert [row["state"] for row in rows if row["name"] == "echo"] == ["not installed", "broken"]
