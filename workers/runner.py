@@ -185,13 +185,13 @@ class _Conversation:
         self.on_progress(whole, f"{event['variant']}: {message}" if message else event["variant"])
 
     def _artefact(self, event: dict[str, Any]) -> None:
-        self.watch.weigh_scratch()
         variant, check = event["variant"], event.get("check")
         if variant not in self.request.variants or variant in self.made:
             raise ValueError
         if not (check is None or isinstance(check, dict)):
             raise TypeError
         event["seconds"] = float(event.get("seconds") or 0)
+        self.watch.weigh_scratch()
         self.made.append(variant)
         if len(self.made) == len(self.request.variants):
             self.held = event  # nothing more is made: after the end its files need no copy

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -284,7 +285,7 @@ def conversation(folder: Path, heard: list[Any]) -> _Conversation:
         fmt,
         request,
         folder,
-        None,  # type: ignore[arg-type]
+        SimpleNamespace(peak=0, weigh_scratch=lambda: 0),  # type: ignore[arg-type]
         lambda *given: heard.append(given),
         lambda *given: heard.append(given),
     )
