@@ -22,8 +22,6 @@ TOKENIZER_FILES = (
     "vocab.json",
     "vocab.txt",
     "merges.txt",
-    "*.tiktoken",
-    "tiktoken.model",
     "chat_template.jinja",
     "chat_template.json",
     "additional_chat_templates/*.jinja",

@@ -5,7 +5,6 @@ the words that mlx-lm reads. Standard library only: an answer takes milliseconds
 import ast
 import importlib.util
 import re
-from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ class Refused(Exception):
         self.kind, self.message, self.hint = kind, message, hint
 
 
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "*.tiktoken", "tiktoken.model")
+TOKENIZERS = ({"tokenizer.json"}, {"tokenizer.model"}, {"vocab.json", "merges.txt"})
 ROPES = {"default", "linear", "dynamic", "llama3", "yarn", "deepseek_yarn", "telechat3-yarn"}
 ROPES |= {"longrope", "su", "proportional", "mrope"}
 # mlx-lm's modules that need a package which it does not bring.
@@ -63,12 +62,11 @@ def accept(config: dict[str, Any], files: list[str]) -> None:
     _accept_quantization(config)
     _accept_rope(config)
     _accept_weights(files)
-    names = [file for file in files if "/" not in file]
-    if not any(fnmatchcase(name, pattern) for name in names for pattern in TOKENIZERS):
+    if not any(names <= set(files) for names in TOKENIZERS):
         raise Refused(
             "missing_tokenizer",
             "The model has no tokenizer that transformers reads: neither tokenizer.json nor "
-            "tokenizer.model is there.",
+            "tokenizer.model is there, nor vocab.json with merges.txt.",
             "Add the tokenizer files of the model that it was trained from.",
         )
 
