@@ -1,0 +1,88 @@
+"""The fp16 variant of an exported graph; a child process.
+
+    python half.py EXPORT OUTPUT
+
+A graph in BF16 becomes one in FP16 without being loaded: a number has 16 bits in both, so that
+every constant keeps its place, and the .bin is rewritten piece by piece. One in FP16 is taken as it
+is. One in FP32 is read from its mapped file and written by OpenVINO, a constant at a time.
+"""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from child import say
+from ir import MODEL, constants, normalise, recast
+
+PIECE = 1 << 24  # bytes that are read at once
+
+
+def recast_bin(source: Path, target: Path, places: list[tuple[int, int]]) -> bool:
+    """Copy a .bin with the BF16 numbers at `places` as FP16; False if one does not fit."""
+    total, fits = source.stat().st_size, True
+    with source.open("rb") as old, target.open("wb") as new:
+        for offset, size in [*places, (total, 0)]:
+            _copy(old, new, offset - old.tell())
+            while size:
+                piece = old.read(min(PIECE, size))
+                if not piece:
+                    raise EOFError("the graph names numbers beyond the end of its file")
+                size -= len(piece)
+                numbers = (np.frombuffer(piece, "<u2").astype("<u4") << 16).view("<f4")
+                with np.errstate(over="ignore"):
+                    halves = numbers.astype("<f2")
+                fits = fits and bool((np.isfinite(halves) | ~np.isfinite(numbers)).all())
+                new.write(halves.tobytes())
+                say(done=old.tell() / max(1, total), message="writing FP16")
+    return fits
+
+
+def _copy(old: BinaryIO, new: BinaryIO, count: int) -> None:
+    while count:
+        piece = old.read(min(PIECE, count))
+        if not piece:
+            raise EOFError("the graph names numbers beyond the end of its file")
+        new.write(piece)
+        count -= len(piece)
+
+
+def compress(xml: Path, output: Path) -> bool:
+    """Write a graph of FP32 with its weights in FP16; False if one does not fit."""
+    import openvino
+
+    model = openvino.Core().read_model(xml)
+    limit = float(np.finfo(np.float16).max)
+    for node in model.get_ops():
+        if node.get_type_name() == "Constant" and node.get_element_type() == openvino.Type.f32:
+            # Attention masks are filled with the least FP32: only matrices of weights are looked at.
+            if len(node.shape) == 2 and min(node.shape) > 1:
+                for rows in np.array_split(node.data, max(1, node.data.nbytes // PIECE)):
+                    if np.abs(rows).max() > limit:
+                        return False
+    say(done=0.3, message="writing FP16")
+    openvino.save_model(model, output / f"{MODEL}.xml", compress_to_fp16=True)
+    normalise(output / f"{MODEL}.xml")
+    return True
+
+
+def main(export: Path, output: Path) -> None:
+    """Write the fp16 variant of a graph."""
+    xml = export / f"{MODEL}.xml"
+    text = xml.read_text("utf-8")
+    if places := constants(text, "bf16"):
+        fits = recast_bin(xml.with_suffix(".bin"), output / f"{MODEL}.bin", places)
+        (output / f"{MODEL}.xml").write_text(recast(text), "utf-8")
+    elif re.search(r'element_type="f16" shape="\d+, ?\d+"', text):
+        fits = True
+        for suffix in (".xml", ".bin"):
+            shutil.copyfile(xml.with_suffix(suffix), output / f"{MODEL}{suffix}")
+    else:
+        fits = compress(xml, output)
+    say(fits=fits)
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))
