@@ -219,8 +219,8 @@ def _imported(settings: Settings, fmt: Format, folder: Path, scratch: Path) -> d
         raise InstallFailed(
             "install_failed",
             f"its modules do not import: {last.get('message') or words or 'no reason was given'}",
-            "Only what requirements.txt lists is installed, and it does not work here: all pins must "
-            "be in it, as `uv pip compile` writes them.",
+            "Only what requirements.txt lists is installed, and that does not work here: all pins "
+            "must be in it, as `uv pip compile` writes them.",
         )
     return {str(name): str(version) for name, version in last["versions"].items()}
 

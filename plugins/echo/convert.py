@@ -35,11 +35,11 @@ def convert(source: Path, output: Path, variant: str, options: dict[str, Any], j
     config = json.loads((source / "config.json").read_bytes())
     if options["say"]:
         print(options["say"], flush=True)
+    filled = [bytearray(b"x") * MiB for _ in range(options["allocate"])]
     began = time.monotonic()
     while (slept := time.monotonic() - began) < options["sleep"]:
         job.report(slept / options["sleep"], "sleeping")
         time.sleep(min(0.1, options["sleep"] - slept))
-    filled = [bytearray(b"x") * MiB for _ in range(options["allocate"])]
     with (output / f"{job.source_name}-{variant}.txt").open("w") as file:
         line = f"{job.source_name} is a {config.get('model_type', 'model')}\n"
         file.write(line.upper() if variant == "loud" else line)
