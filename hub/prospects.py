@@ -176,7 +176,7 @@ def weigh(settings: Settings, order: Order, appraise: Appraise | None = None) ->
         )
         for name in order.variants
     ]
-    disk = _disk(order.download, [list(estimates.values())])
+    disk = disk_for(order.download, [list(estimates.values())])
     memory = max((one.memory for one in estimates.values()), default=0)
     free = shutil.disk_usage(settings.data).free
     allowed = launch.memory(settings)
@@ -201,7 +201,7 @@ def together(prospects: Sequence[Prospect]) -> tuple[int, HubError | None]:
     Left out are those that are refused, or on their way already.
     """
     some = [one for one in prospects if one.refusal is None and one.order.twin is None]
-    disk = _disk(
+    disk = disk_for(
         max((one.order.download for one in some), default=0),
         [[each.estimate for each in one.variants if each.estimate] for one in some],
     )
@@ -216,7 +216,7 @@ def together(prospects: Sequence[Prospect]) -> tuple[int, HubError | None]:
     )
 
 
-def _disk(download: int, orders: Sequence[Sequence[Estimate]]) -> int:
+def disk_for(download: int, orders: Sequence[Sequence[Estimate]]) -> int:
     """Bytes of disk: what is fetched, all variants, and the most that lies beside them meanwhile.
 
     That is, of one order at a time, its largest variant once more and its scratch.

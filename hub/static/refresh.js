@@ -3,7 +3,9 @@
 const PAUSE = 2500;
 
 export async function refresh(texts = []) {
-  const response = await fetch(location.href, { headers: { Accept: "text/html" } });
+  // A page that answers a form is found under its own address.
+  const address = document.querySelector("[data-page]")?.dataset.page ?? location.href;
+  const response = await fetch(address, { headers: { Accept: "text/html" } });
   if (!response.ok) return null;
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
   for (const old of document.querySelectorAll("[data-refresh][id]")) {
@@ -18,13 +20,19 @@ export async function refresh(texts = []) {
 }
 
 function swap(old, fresh) {
-  const ticked = new Set([...old.querySelectorAll("input:checked")].map((box) => box.id));
-  const open = [...old.querySelectorAll("details")].map((box) => box.open);
-  const focused = old.contains(document.activeElement) ? document.activeElement.id : "";
   const made = document.adoptNode(fresh);
-  for (const box of made.querySelectorAll("input[type=checkbox]")) box.checked = ticked.has(box.id);
+  const focused = old.contains(document.activeElement) ? document.activeElement.id : "";
+  for (const field of old.querySelectorAll("input[id], select[id]")) {
+    const twin = made.querySelector(`#${CSS.escape(field.id)}`);
+    if (!twin) continue;
+    if (field.type === "checkbox") twin.checked = field.checked;
+    else twin.value = field.value;
+  }
   const boxes = [...made.querySelectorAll("details")];
-  if (boxes.length === open.length) boxes.forEach((box, at) => { box.open = open[at]; });
+  [...old.querySelectorAll("details")].forEach((box, at, all) => {
+    const twin = box.id ? boxes.find((one) => one.id === box.id) : boxes.length === all.length && boxes[at];
+    if (twin) twin.open = box.open;
+  });
   if (made.isEqualNode(old)) return;
   old.replaceWith(made);
   if (focused) document.getElementById(focused)?.focus({ preventScroll: true });

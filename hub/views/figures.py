@@ -10,7 +10,7 @@ from urllib.parse import quote
 from flask import Blueprint
 from markupsafe import Markup
 
-from hub import checks
+from hub import checks, spans
 
 blueprint = Blueprint("figures", __name__)
 
@@ -79,6 +79,12 @@ def span(seconds: float | None) -> str:
     if left < 3600:
         return f"{left // 60}\u00a0min {left % 60}\u00a0s"
     return f"{left // 3600}\u00a0h {left % 3600 // 60}\u00a0min"
+
+
+@blueprint.app_template_filter()
+def between(seconds: tuple[float, float] | None) -> str:
+    """A range of durations, or that none is known."""
+    return "unknown yet" if seconds is None else spans.between(*seconds).replace(" ", "\u00a0")
 
 
 @blueprint.app_template_filter()

@@ -21,15 +21,21 @@ STATES = ("active", JobState.DONE, JobState.FAILED, JobState.CANCELLED)
 @blueprint.get("/jobs")
 @reads
 def index() -> str:
-    """A page of the jobs, the newest first."""
+    """A page of the jobs, the newest first; or of those that a request `made`."""
     settings = current_settings()
     state = request.args.get("state") or None
     repo = request.args.get("repo") or None
     cursor = request.args.get("cursor") or None
+    made = _numbers(request.args.get("made") or "")
     if repo is not None:
         names.check_name(repo)
     with db.reading(settings.database) as session:
-        rows, following = jobs.listing(session, state=state, repo=repo, cursor=cursor, limit=PAGE)
+        if made:
+            rows, following = [jobs.get(session, number) for number in made], None
+        else:
+            rows, following = jobs.listing(
+                session, state=state, repo=repo, cursor=cursor, limit=PAGE
+            )
         described = list(zip(rows, jobs.describe_all(session, settings, rows), strict=True))
         counts = catalogue.state_counts(session, repo)
     counts["active"] = sum(counts.get(name, 0) for name in ACTIVE)
@@ -39,6 +45,7 @@ def index() -> str:
         states=STATES,
         state=state,
         repo=repo,
+        made=made,
         counts=counts,
         total=sum(counts.get(name, 0) for name in JobState),
         next=following and url_for("jobs.index", state=state, repo=repo, cursor=following),
@@ -90,6 +97,12 @@ def again(job_id: int) -> Response:
             "Only what failed or was cancelled can be asked for again.",
         )
     return redirect(url_for("jobs.show", job_id=requests.again(settings, job_id).id), 303)
+
+
+def _numbers(text: str) -> list[int]:
+    """The jobs that an address names, as 12,13; none of them is asked for twice."""
+    found = [part for part in text.split(",")[:PAGE] if part.isascii() and part.isdigit()]
+    return list(dict.fromkeys(int(part[:11]) for part in found))
 
 
 def _titles(settings: Settings) -> dict[str, str]:

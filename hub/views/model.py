@@ -1,13 +1,15 @@
 """The page of a repo: its facts, its card, its files, and the formats it can be had in."""
 
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from flask import Blueprint, redirect, render_template, request, url_for
+from flask import Blueprint, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
-from hub import catalogue, db, formats, listing, markdown, repos, requests
+from hub import catalogue, db, formats, launch, listing, markdown, prospects, repos, requests
+from hub.asking import Estimate
 from hub.blobs import BlobStore
 from hub.commandlines import commands
 from hub.config import Settings
@@ -16,7 +18,9 @@ from hub.formats import Format
 from hub.manifest import Variant
 from hub.models import ACTIVE, Artefact, Commit, File, Job, JobState, Repo
 from hub.security import reads, writes
-from hub.views.verdicts import Verdict, verdicts
+from hub.views import choices
+from hub.views.choices import Choice, Plan
+from hub.views.verdicts import PATIENCE, Verdict, verdicts
 from hub.web import current_settings
 
 blueprint = Blueprint("model", __name__)
@@ -24,6 +28,10 @@ blueprint = Blueprint("model", __name__)
 CARD = "README.md"
 PREVIEW = 512 * 1024
 """Bytes of the largest text file that is shown as a page."""
+SECONDS = 20
+"""Seconds that a request waits for the plugins to say what it takes."""
+FEW = 6
+"""Variants of a format that are shown without folding any."""
 CLASSES = {
     "full": "Full precision, 32 bit",
     "half": "Half precision, 16 bit",
@@ -34,14 +42,22 @@ CLASSES = {
 
 
 @dataclass(frozen=True)
+class Room:
+    """What this machine has, in bytes: free disk, and the memory that a conversion may use."""
+
+    free: int
+    allowed: int
+
+
+@dataclass(frozen=True)
 class Cell:
     """One variant of one format of one commit: there, on its way, failed, or missing."""
 
     variant: Variant
-    size: int | None
-    """Bytes to expect, from the parameters and the bits of each."""
+    estimate: Estimate | None
     artefact: Artefact | None = None
     job: Job | None = None
+    ticked: bool = False
 
     @property
     def state(self) -> str:
@@ -53,19 +69,21 @@ class Cell:
             return "active"
         return "failed" if self.job.state == JobState.FAILED else "missing"
 
+    @property
+    def disk(self) -> int:
+        """Bytes of disk that making it alone takes."""
+        return prospects.disk_for(0, [[self.estimate]]) if self.estimate else 0
+
 
 @dataclass(frozen=True)
 class Section:
-    """One format on the page of a model, its cells by precision class."""
+    """One format on the page of a model."""
 
     format: Format
     state: formats.State
     verdict: Verdict
-    classes: list[tuple[str, list[Cell]]]
-
-    @property
-    def cells(self) -> list[Cell]:
-        return [cell for _, cells in self.classes for cell in cells]
+    cells: list[Cell]
+    room: Room
 
     @property
     def open(self) -> bool:
@@ -76,15 +94,142 @@ class Section:
     def ready(self) -> int:
         return sum(cell.state == "ready" for cell in self.cells)
 
+    @property
+    def active(self) -> bool:
+        return any(cell.state == "active" for cell in self.cells)
+
+    @property
+    def first(self) -> list[Cell]:
+        """What is shown at once: all of a few; of many what is there, and what to begin with."""
+        if len(self.cells) <= FEW:
+            return self.cells
+        picks = [_pick(cells) for _, cells in by_class(self.cells)]
+        return [
+            cell
+            for cell in self.cells
+            if cell.state != "missing" or cell.variant.pick or cell in picks
+        ]
+
+    @property
+    def more(self) -> list[Cell]:
+        """The rest, folded."""
+        first = self.first
+        return [cell for cell in self.cells if cell not in first]
+
+    def unfit(self, cell: Cell) -> tuple[str, int, int] | None:
+        """Of what a variant needs more than there is with default options: how much, how much."""
+        if cell.estimate is None or not self.open:
+            return None
+        if cell.estimate.memory > self.room.allowed:
+            return "memory", cell.estimate.memory, self.room.allowed
+        return ("disk", cell.disk, self.room.free) if cell.disk > self.room.free else None
+
+
+def by_class(cells: Iterable[Cell]) -> list[tuple[str, list[Cell]]]:
+    """Cells by the class of their precision, the most exact first."""
+    some = list(cells)
+    found = [(name, [cell for cell in some if cell.variant.class_ == name]) for name in CLASSES]
+    return [(name, cells) for name, cells in found if cells]
+
+
+def _pick(cells: list[Cell]) -> Cell:
+    """The one of a class to begin with: its pick, else the most exact."""
+    return max(cells, key=lambda cell: (cell.variant.pick, cell.variant.bits))
+
+
+def _rough(repo: Repo, variant: Variant) -> Estimate | None:
+    """What is known without the plugin: a size."""
+    if not repo.parameters:
+        return None
+    return Estimate(int(repo.parameters * variant.bits / 8), 0, 0, rough=True)
+
 
 @blueprint.get("/<org>/<name>")
 @reads
 def show(org: str, name: str) -> str:
     """A repo at a revision (`?revision=`, else main)."""
+    return _page(f"{org}/{name}", request.args.get("revision") or "main")
+
+
+@blueprint.get("/<org>/<name>/convert")
+@reads
+def form(org: str, name: str) -> Response:
+    """The page that the request form is on: where who reloads its answer is led."""
+    return redirect(url_for("model.show", org=org, name=name, _anchor="formats"))
+
+
+@blueprint.post("/<org>/<name>/convert")
+@writes
+def convert(org: str, name: str) -> Response:
+    """Ask for the variants that were ticked, one job for each plugin.
+
+    With `show` nothing is asked for: the answer is the page with what it will take, or with
+    `show=part` that piece alone. `partly` leaves out what is refused; else all of it is asked for
+    or nothing, and the page comes back with the reasons.
+    """
     settings = current_settings()
-    revision = request.args.get("revision") or "main"
+    repo, revision = f"{org}/{name}", request.form.get("revision") or "main"
+    choice = Choice.of_form(request.form)
+    shown = request.form.get("show")
+    with db.reading(settings.database) as session:
+        row = repos.find(session, repo)
+        repos.resolve(session, row, revision)
+    patience = PATIENCE if shown else SECONDS
+    plan = choices.plan(settings, verdicts, repo, revision, choice, patience)
+    if row.kind == "derived" and plan.error is not None:
+        raise plan.error  # its page has no form to show it on
+    if shown == "part":
+        return make_response(render_template("_plan.html", plan=plan))
+    if shown:
+        return make_response(_page(repo, revision, choice, plan))
+    wanted = plan.without_refused() if request.form.get("partly") else plan
+    if not choice.variants:
+        error: HubError | None = InvalidRequest(
+            "nothing_chosen", "No variant was chosen.", "Tick at least one."
+        )
+    else:
+        error = wanted.error if wanted.jobs else plan.error
+    if error is not None:
+        response = make_response(_page(repo, revision, choice, plan, error))
+        response.status_code = error.status
+        response.headers["Cache-Control"] = "no-store"
+        return response
+    made = [requests.accept(settings, job.prospect.order) for job in wanted.good if job.prospect]
+    if len(made) == 1:
+        return redirect(url_for("jobs.show", job_id=made[0].id), 303)
+    numbers = ",".join(str(job.id) for job in made)
+    return redirect(url_for("jobs.index", repo=repo, made=numbers), 303)
+
+
+@blueprint.get("/<org>/<name>/blob/<revision>/<path:path>")
+@reads
+def blob(org: str, name: str, revision: str, path: str) -> str:
+    """One file: its text if it is one, its size and digest in any case."""
+    settings = current_settings()
     with db.reading(settings.database) as session:
         repo = repos.find(session, f"{org}/{name}")
+        commit = repos.resolve(session, repo, revision)
+        file = repos.file(session, commit, path)
+    text = _text(settings, file)
+    card = None
+    if text is not None and path.lower().endswith(".md"):
+        card = markdown.render(text, repo=repo.name, revision=revision)
+    return render_template(
+        "blob.html", repo=repo, commit=commit, revision=revision, file=file, text=text, card=card
+    )
+
+
+def _page(
+    name: str,
+    revision: str,
+    choice: Choice | None = None,
+    plan: Plan | None = None,
+    error: HubError | None = None,
+) -> str:
+    """The page of a repo; with a choice its request form is as it was sent, and the plan on it."""
+    settings = current_settings()
+    with db.reading(settings.database) as session:
+        repo = repos.find(session, name)
         commit = repos.resolve(session, repo, revision)
         files = repos.files(session, commit)
         if repo.kind == "derived":
@@ -107,71 +252,18 @@ def show(org: str, name: str) -> str:
     }
     if repo.kind == "derived":
         return render_template("derived.html", **common, **_derived(settings, repo, artefacts))
-    sections = _sections(settings, repo, commit, files, artefacts, jobs)
+    choice = choice or Choice()
     return render_template(
-        "model.html", **common, sections=sections, derived=derived, class_titles=CLASSES
+        "model.html",
+        **common,
+        sections=_sections(settings, repo, commit, files, artefacts, jobs, choice),
+        derived=derived,
+        by_class=by_class,
+        class_titles=CLASSES,
+        choice=choice,
+        plan=plan or Plan(),
+        error=error,
     )
-
-
-@blueprint.post("/<org>/<name>/convert")
-@writes
-def convert(org: str, name: str) -> Response:
-    """Ask for the variants that were ticked: `variant` is plugin:name, one job a plugin.
-
-    `only` is a single one, from the button beside it. Options are `option:plugin:name`.
-    """
-    settings = current_settings()
-    asked: dict[str, list[str]] = {}
-    chosen = [request.form["only"]] if "only" in request.form else request.form.getlist("variant")
-    for item in chosen:
-        plugin, _, variant = item.partition(":")
-        asked.setdefault(plugin, []).append(variant)
-    if not asked:
-        raise InvalidRequest(
-            "nothing_chosen", "No variant was chosen.", "Go back and tick at least one."
-        )
-    made = [
-        requests.request_conversion(
-            settings,
-            f"{org}/{name}",
-            request.form.get("revision") or "main",
-            plugin,
-            variants,
-            _options(plugin),
-        )
-        for plugin, variants in asked.items()
-    ]
-    if len(made) == 1:
-        return redirect(url_for("jobs.show", job_id=made[0].id), 303)
-    return redirect(url_for("jobs.index", repo=f"{org}/{name}"), 303)
-
-
-@blueprint.get("/<org>/<name>/blob/<revision>/<path:path>")
-@reads
-def blob(org: str, name: str, revision: str, path: str) -> str:
-    """One file: its text if it is one, its size and digest in any case."""
-    settings = current_settings()
-    with db.reading(settings.database) as session:
-        repo = repos.find(session, f"{org}/{name}")
-        commit = repos.resolve(session, repo, revision)
-        file = repos.file(session, commit, path)
-    text = _text(settings, file)
-    card = None
-    if text is not None and path.lower().endswith(".md"):
-        card = markdown.render(text, repo=repo.name, revision=revision)
-    return render_template(
-        "blob.html", repo=repo, commit=commit, revision=revision, file=file, text=text, card=card
-    )
-
-
-def _options(plugin: str) -> dict[str, str]:
-    """The options of a plugin in this request's form; empty fields take the default."""
-    prefix = f"option:{plugin}:"
-    return {
-        key.removeprefix(prefix): request.form.getlist(key)[-1]
-        for key in request.form
-        if key.startswith(prefix) and request.form.getlist(key)[-1] != ""
-    }
 
 
 def _sections(
@@ -181,6 +273,7 @@ def _sections(
     files: list[File],
     artefacts: Iterable[Artefact],
     jobs: dict[tuple[str, str], Job],
+    choice: Choice,
 ) -> list[Section]:
     known = [fmt for fmt in formats.formats(settings).values() if not fmt.hidden]
     states = {fmt.name: formats.state(settings, fmt) for fmt in known}
@@ -191,28 +284,21 @@ def _sections(
         files,
     )
     there = {(row.plugin, row.variant): row for row in artefacts}
+    room = Room(shutil.disk_usage(settings.data).free, launch.memory(settings))
     sections = []
     for fmt in known:
+        verdict = answers.get(fmt.name, Verdict(asked=False))
         cells = [
             Cell(
                 variant,
-                int(repo.parameters * variant.bits / 8) if repo.parameters else None,
+                verdict.estimates.get(variant.name) or _rough(repo, variant),
                 there.get((fmt.name, variant.name)),
                 jobs.get((fmt.name, variant.name)),
+                choice.has(fmt.name, variant.name),
             )
             for variant in fmt.variants
         ]
-        by_class = [
-            (name, [cell for cell in cells if cell.variant.class_ == name]) for name in CLASSES
-        ]
-        sections.append(
-            Section(
-                fmt,
-                states[fmt.name],
-                answers.get(fmt.name, Verdict(asked=False)),
-                [(name, found) for name, found in by_class if found],
-            )
-        )
+        sections.append(Section(fmt, states[fmt.name], verdict, cells, room))
     # What can be used or asked for comes first, what is broken last.
     return sorted(sections, key=lambda one: (not one.ready, not one.open, one.format.problem or ""))
 

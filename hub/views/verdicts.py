@@ -4,13 +4,15 @@ Asking starts a process in the plugin's environment. A page waits a moment for t
 shown without those that are late; they are there when it is looked at again.
 """
 
+import json
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
 from dataclasses import dataclass, field
+from functools import cache
 from threading import Lock
 
 from hub import asking, outline
@@ -18,7 +20,9 @@ from hub.asking import Appraisal, Estimate
 from hub.config import Settings
 from hub.errors import HubError
 from hub.formats import Format
+from hub.manifest import Value
 from hub.models import Commit, File
+from hub.outline import Outline
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +31,7 @@ PATIENCE = 1.5
 KEPT = 1024
 """Answers that are remembered."""
 
-Key = tuple[str, str, str, str, int]
+Key = tuple[str, str, str, str, int, str]
 
 
 @dataclass(frozen=True)
@@ -58,35 +62,58 @@ class Verdicts:
         files: Sequence[File],
     ) -> dict[str, Verdict]:
         """What each plugin says about a commit, by its name; waits for PATIENCE at most."""
-        asked = {fmt.name: self._ask(settings, fmt, commit, files) for fmt in plugins}
+        reading = Lock()
+
+        @cache
+        def read() -> Outline:
+            return outline.of_commit(settings, commit, files)
+
+        def model() -> Outline:
+            with reading:  # those who ask at the same time share what one of them reads
+                return read()
+
+        asked = {
+            fmt.name: self.ask(settings, fmt, commit.sha, model, fmt.validate_options({}))
+            for fmt in plugins
+        }
         end = time.monotonic() + PATIENCE
         return {name: _verdict(future, end - time.monotonic()) for name, future in asked.items()}
 
-    def _ask(
+    def ask(
         self,
         settings: Settings,
         fmt: Format,
-        commit: Commit,
-        files: Sequence[File],
+        sha: str,
+        model: Callable[[], Outline],
+        options: Mapping[str, Value],
     ) -> Future[Appraisal]:
-        key = (str(settings.data), commit.sha, fmt.name, fmt.lock_digest, _changed(fmt))
+        """The answer, now or later, about all variants of a plugin; the same question is one."""
+        key = (
+            str(settings.data),
+            sha,
+            fmt.name,
+            fmt.lock_digest,
+            _changed(fmt),
+            json.dumps(options, sort_keys=True),
+        )
         with self._lock:
             known = self._answers.get(key)
             # A failure is no answer: the next visitor makes the hub ask again.
             if known is not None and not (known.done() and known.exception()):
                 self._answers.move_to_end(key)
                 return known
-            future = self._pool.submit(_appraise, settings, fmt, commit, files)
+            future = self._pool.submit(_appraise, settings, fmt, model, options)
             self._answers[key] = future
             while len(self._answers) > KEPT:
                 self._answers.popitem(last=False)
             return future
 
 
-def _appraise(settings: Settings, fmt: Format, commit: Commit, files: Sequence[File]) -> Appraisal:
-    model = outline.of_commit(settings, commit, files)
+def _appraise(
+    settings: Settings, fmt: Format, model: Callable[[], Outline], options: Mapping[str, Value]
+) -> Appraisal:
     variants = [variant.name for variant in fmt.variants]
-    return asking.appraise(settings, fmt, model, variants, fmt.validate_options({}))
+    return asking.appraise(settings, fmt, model(), variants, options)
 
 
 def _verdict(future: Future[Appraisal], wait: float) -> Verdict:

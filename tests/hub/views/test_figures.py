@@ -49,6 +49,11 @@ def test_spans(seconds: float, words: str) -> None:
     assert figures.span(seconds).replace("\u00a0", " ") == words
 
 
+def test_a_range_that_is_not_known() -> None:
+    assert figures.between(None) == "unknown yet"
+    assert figures.between((60.0, 120.0)) == "1\u00a0to\u00a02\u00a0min"
+
+
 def test_moments_are_relative_and_exact() -> None:
     shown = figures.ago(time.time() - 7200)
     assert "2\u00a0h ago" in shown
