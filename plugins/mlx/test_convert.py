@@ -248,8 +248,9 @@ def test_rows_that_do_not_divide_stay_and_are_told(tmp_path: Path) -> None:
     assert estimate(source, "4bit")["size"] == pytest.approx(truth, rel=0.001)
 
 
-@pytest.mark.parametrize("shards", [1, 3])
-@pytest.mark.parametrize("name", ["qwen3-0.6b", "gemma-3-1b", "phi-4-mini"])
+@pytest.mark.parametrize(
+    ("name", "shards"), [("qwen3-0.6b", 3), ("gemma-3-1b", 1), ("phi-4-mini", 1), ("olmo-2-1b", 1)]
+)
 def test_tied_weights_stored_or_not(name: str, shards: int, tmp_path: Path) -> None:
     made = []
     for stored in (True, False):
