@@ -34,23 +34,41 @@ TOKENS = 64  # of the vocabulary that is traced
 LIKE_LLAMA = ("bitnet", "ernie4_5", "exaone4", "hunyuan_v1_dense", "seed_oss")
 
 
-class TernaryLinear(torch.nn.Module):
-    """A layer of BitNet: inputs rounded to 8 bits for each token, weights -1, 0 and 1, one scale.
+class Product(torch.nn.Module):
+    """A linear layer whose matrix lies as ONNX's MatMul takes it, turned against torch's.
 
-    The computation of transformers' AutoBitLinear, with the scale on the inputs, where half
-    precision has room for it.
+    With torch's own the exporter would turn every matrix, and keep all of the results in memory.
     """
 
     def __init__(self, linear: torch.nn.Linear) -> None:
         super().__init__()
-        self.weight = linear.weight
+        self.weight = torch.nn.Parameter(_empty(tuple(linear.weight.shape)[::-1]), False)
         self.bias = linear.bias
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        product = torch.matmul(tokens, self.weight)
+        return product if self.bias is None else product + self.bias
+
+
+class TernaryProduct(Product):
+    """A layer of BitNet: inputs rounded to 8 bits for each token, weights -1, 0 and 1, one scale.
+
+    It computes what transformers' AutoBitLinear computes, in the same order.
+    """
+
+    def __init__(self, linear: torch.nn.Linear) -> None:
+        super().__init__(linear)
         self.weight_scale = torch.nn.Parameter(torch.ones(1), requires_grad=False)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         scale = 127 / tokens.abs().amax(dim=-1, keepdim=True).clamp(min=1e-5)
         rounded = (tokens * scale).round().clamp(-128, 127) / scale
-        return torch.nn.functional.linear(rounded, self.weight, self.bias) * self.weight_scale
+        return super().forward(rounded) * self.weight_scale
+
+
+def _empty(shape: tuple[int, ...]) -> torch.Tensor:
+    """Zeros on memory that is never written, and so takes up none."""
+    return torch.from_numpy(np.zeros(shape, np.float32))
 
 
 def build(config: PretrainedConfig, *, ternary: bool) -> PreTrainedModel:
@@ -59,16 +77,17 @@ def build(config: PretrainedConfig, *, ternary: bool) -> PreTrainedModel:
         model = AutoModelForCausalLM.from_config(
             config, dtype=torch.float32, attn_implementation="sdpa"
         )
+    product = TernaryProduct if ternary else Product
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            # The head may be the table of tokens, which lies as torch has it.
+            if isinstance(child, torch.nn.Linear) and name != "lm_head":
+                setattr(module, name, product(child))
     for module in model.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None:
-                empty = torch.from_numpy(np.zeros(tuple(parameter.shape), np.float32))
+                empty = _empty(tuple(parameter.shape))
                 module._parameters[name] = torch.nn.Parameter(empty, requires_grad=False)
-    if ternary:
-        for module in list(model.modules()):
-            for name, child in list(module.named_children()):
-                if isinstance(child, torch.nn.Linear) and name != "lm_head":
-                    setattr(module, name, TernaryLinear(child))
     model.tie_weights()
     for module in model.modules():
         if getattr(module, "rope_type", None) == "longrope":

@@ -21,8 +21,8 @@ FLOATS = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
 class Uses:
     """The nodes that use a matrix: tables of tokens, products, and anything else.
 
-    A product comes with the Transpose before it, or None where the checkpoint stores the matrix
-    as the product takes it.
+    A product comes with the Transpose before it, or None where the graph takes the matrix turned.
+    The checkpoint has a row for each output in either case.
     """
 
     lookups: list[NodeProto] = field(default_factory=list)
@@ -40,9 +40,6 @@ def assemble(
     graph = Graph(skeleton)
     if variant in HALF:
         to_half(graph, settings["model_type"])
-    quantized = variant not in ("fp32", "fp16")
-    if quantized:
-        _split_gemms(graph)
     rewriter = _Rewriter(graph, weights, variant, settings.get("vocab_size", 0), embedding_bits)
     users = graph.users()
     for name in graph.weights:
@@ -68,25 +65,6 @@ def _uses(name: str, users: dict[str, list[NodeProto]]) -> Uses:
     return found
 
 
-def _split_gemms(graph: Graph) -> None:
-    """Turn each Gemm with a weight into MatMul and Add, the form that quantization knows."""
-    for node in [node for node in graph.nodes if node.op_type == "Gemm"]:
-        plain = attribute(node, "alpha", 1.0) == attribute(node, "beta", 1.0) == 1.0
-        if node.input[1] not in graph.weights or not plain or attribute(node, "transA", 0):
-            continue
-        made, weight = [], node.input[1]
-        if attribute(node, "transB", 0):
-            weight = f"{node.name}/turned"
-            made.append(
-                helper.make_node("Transpose", [node.input[1]], [weight], weight, perm=[1, 0])
-            )
-        result = f"{node.name}/product" if len(node.input) > 2 else node.output[0]
-        made.append(helper.make_node("MatMul", [node.input[0], weight], [result], result))
-        if len(node.input) > 2:
-            made.append(helper.make_node("Add", [result, node.input[2]], node.output, node.name))
-        graph.replace(node, made)
-
-
 class _Rewriter:
     def __init__(
         self, graph: Graph, weights: Weights, variant: str, vocabulary: int, embedding_bits: int
@@ -102,10 +80,7 @@ class _Rewriter:
         """Store one weight and rewrite the nodes that use it."""
         shape = self._weights.shape(name)
         matrix = len(shape) == 2 and not uses.other and (uses.lookups or uses.products)
-        # A matrix that the checkpoint stores as the product takes it (GPT-2) has its columns as
-        # outputs. Quantizers here go by rows, so these stay as they are.
-        straight = any(turned is None for _, turned in uses.products)
-        if not matrix or straight:
+        if not matrix:
             self._plain(name)
         elif self._variant in ("int8", "uint8"):
             self._integers(name, uses)
