@@ -249,7 +249,7 @@ def test_rows_that_do_not_divide_stay_and_are_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "shards"), [("qwen3-0.6b", 3), ("gemma-3-1b", 1), ("phi-4-mini", 1), ("olmo-2-1b", 1)]
+    ("name", "shards"), [("qwen3-0.6b", 3), ("gemma-3-1b", 1), ("phi-4-mini", 1)]
 )
 def test_tied_weights_stored_or_not(name: str, shards: int, tmp_path: Path) -> None:
     made = []
