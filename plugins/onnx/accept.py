@@ -81,7 +81,7 @@ def _accept_architecture(name: str, config: dict[str, Any]) -> None:
     if name in KNOWN:
         raise Refused(
             "unsupported_architecture",
-            f"config.json names {name} with the model_type {kind}, and {KNOWN[name]} belongs to it.",
+            f"config.json names {name} with the model_type {kind}, not {KNOWN[name]}.",
             "Correct model_type in config.json.",
         )
     if config.get("is_encoder_decoder") or not re.search(r"CausalLM|LMHead|Conditional", name):
@@ -110,7 +110,7 @@ def _accept_quantization(config: dict[str, Any]) -> None:
         if packing.get("use_rms_norm") or packing.get("modules_to_not_convert"):
             raise Refused(
                 "unsupported_quantization",
-                "The ternary layers have norms or exceptions of their own, which are not known here.",
+                "The ternary layers have norms or exceptions of their own, unknown here.",
                 "Convert the original model with unpacked weights.",
             )
         return

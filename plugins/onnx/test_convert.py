@@ -162,7 +162,7 @@ def test_unquantized_variants_say_what_transformers_says(
 
 
 def test_quantized_variants_compute_nearly_the_same(
-    tiny: Path, converted: tuple[Path, Job, list[str]]
+    converted: tuple[Path, Job, list[str]],
 ) -> None:
     folder, _, _ = converted
     exact = logits(folder / "fp32")
@@ -249,7 +249,7 @@ def test_bits_of_the_embedding(
     assert estimate(tiny, "q4", embedding_bits=bits)["size"] == pytest.approx(real, rel=0.03)
 
 
-def test_bitnet_from_packed_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bitnet_from_packed_weights(tmp_path: Path) -> None:
     """Against the computation that transformers' AutoBitLinear writes down, done here by hand."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
