@@ -130,8 +130,13 @@ def _export(source: Path, exported: Path, job: Any) -> None:
     growing = exported.with_name("exported.partial")
     growing.mkdir(exist_ok=True)
     command = _program("export.py", str(view), str(growing))
+
+    def watch() -> None:
+        if (growing / "traced.onnx").exists():
+            job.report(0.7 * EXPORT, "Folding constants")
+
     try:
-        child.run(command, folder=job.scratch, environment=_environment(job))
+        child.run(command, folder=job.scratch, environment=_environment(job), watch=watch)
     except child.ChildFailed as failed:
         if failed.ending == "SIGKILL" or "MemoryError" in "\n".join(failed.tail):
             raise Refused(

@@ -67,9 +67,16 @@ def external(shapes: dict[str, tuple[int, ...]], config: dict[str, Any]) -> dict
     return {name: number for name, number in found.items() if number}
 
 
-def unpacked(shapes: Iterable[tuple[str, str, tuple[int, ...]]]) -> dict[str, tuple[int, ...]]:
-    """Shapes by name, of (name, type, shape); packed ternary weights count as what they hold."""
-    return {
+def unpacked(stored: Iterable[tuple[str, str, tuple[int, ...]]]) -> dict[str, tuple[int, ...]]:
+    """Shapes by name, of (name, type, shape); packed ternary weights count as what they hold.
+
+    Some repos hold the weights a second time under their maker's own names: those are left out.
+    """
+    shapes = {
         name: (4 * shape[0], *shape[1:]) if dtype == "U8" and shape else tuple(shape)
-        for name, dtype, shape in shapes
+        for name, dtype, shape in stored
     }
+    theirs = {
+        name: shape for name, shape in shapes.items() if name.startswith(("model.", "lm_head."))
+    }
+    return theirs if "model.embed_tokens.weight" in theirs else shapes
