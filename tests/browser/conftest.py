@@ -87,12 +87,15 @@ def _watched(context: BrowserContext, faults: list[str]) -> Page:
 
 @pytest.fixture
 def page(chromium: Browser) -> Iterator[Page]:
-    """A page; the test fails if a script of it fails, or if it asks for anything elsewhere."""
+    """A page; the test fails if a script of it fails, or if it asks for anything elsewhere.
+
+    That a form was refused (422) is no fault: the browser notes it all the same.
+    """
     faults: list[str] = []
     context = chromium.new_context()
     yield _watched(context, faults)
     context.close()
-    assert faults == []
+    assert [fault for fault in faults if "status of 422" not in fault] == []
 
 
 @pytest.fixture

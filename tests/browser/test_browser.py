@@ -8,6 +8,7 @@ from hostile import PAYLOADS
 from playwright.sync_api import Page, expect
 from shown import Shown
 
+from hub import db, jobs
 from hub.markdown import render
 from hub.models import JobState
 
@@ -46,7 +47,7 @@ def test_a_job_is_followed_to_its_end(shown: Shown, page: Page) -> None:
 def test_lists_and_cells_keep_fresh(shown: Shown, page: Page) -> None:
     page.goto(f"{shown.url}/org/model")
     page.get_by_role("checkbox", name="full").check()
-    expect(page.locator("#chosen")).to_contain_text("1 variant, about 2.38 GB")
+    expect(page.locator("#chosen")).to_contain_text("1 variant in 1 job, 2.38\u00a0GB")
     expect(page.locator("#grid-toy")).to_contain_text("25 %")
     shown.change(shown.running, progress=0.5)
     expect(page.locator("#grid-toy")).to_contain_text("50 %")
@@ -54,6 +55,92 @@ def test_lists_and_cells_keep_fresh(shown: Shown, page: Page) -> None:
     page.goto(f"{shown.url}/jobs")
     shown.change(shown.running, state=JobState.CANCELLED)
     expect(page.locator("#jobs")).not_to_contain_text("50 %")
+
+
+def test_what_it_will_take_follows_the_form(shown: Shown, page: Page) -> None:
+    page.goto(f"{shown.url}/org/model")
+    line, plan = page.locator("#chosen"), page.locator("#plan")
+    expect(line).to_have_text("Nothing is ticked")
+    page.get_by_role("checkbox", name="full").check()
+    expect(plan).to_contain_text("full in hub/org_model-TOY")
+    expect(plan).to_contain_text("about\u00a03\u00a0s")
+    page.get_by_text("Options of Toy").click()
+    page.get_by_label("ratio").fill("7")
+    expect(line).to_have_text("1 of 1 job cannot be made")
+    expect(plan).to_contain_text("'7' is not a value of the option 'ratio'.")
+    page.get_by_label("ratio").fill("0.25")
+    expect(line).to_contain_text("1 variant in 1 job")
+    expect(plan).not_to_contain_text("is not a value")
+    page.get_by_label("ratio").press("Enter")
+    expect(page.locator("#plan-title")).to_be_focused()
+    expect(page.get_by_label("ratio")).to_have_value("0.25")
+    page.get_by_role("checkbox", name="full").uncheck()
+    expect(line).to_have_text("Nothing is ticked")
+    expect(plan).to_be_hidden()
+    assert _jobs(shown) == 2, "nothing was asked for"
+
+
+def test_what_was_typed_stays_while_the_page_keeps_fresh(shown: Shown, page: Page) -> None:
+    page.goto(f"{shown.url}/org/model")
+    page.get_by_text("Options of Toy").click()
+    ratio = page.get_by_label("ratio")
+    ratio.fill("0.7")
+    shown.change(shown.running, progress=0.75)
+    expect(page.locator("#grid-toy")).to_contain_text("75 %")
+    expect(ratio).to_have_value("0.7")
+    expect(ratio).to_be_focused()
+
+
+def test_what_is_refused_is_said_on_the_form_and_keeps_fresh(shown: Shown, page: Page) -> None:
+    page.goto(f"{shown.url}/org/model")
+    page.get_by_text("Options of Toy").click()
+    page.evaluate("document.querySelector('#formats').noValidate = true")
+    page.get_by_label("ratio").fill("7")
+    with page.expect_navigation() as answer:
+        page.get_by_role("button", name="Request full").click()
+    assert answer.value.status == 422
+    expect(page.get_by_role("alert")).to_contain_text("Nothing was asked for.")
+    expect(page.get_by_label("ratio")).to_have_value("7")
+    expect(page.get_by_role("checkbox", name="full")).to_be_checked()
+    shown.change(shown.running, progress=0.5)
+    expect(page.locator("#grid-toy")).to_contain_text("50 %")
+    page.get_by_label("ratio").fill("1")
+    expect(page.locator("#chosen")).to_contain_text("1 variant in 1 job")
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
+def test_without_scripts_a_button_shows_what_it_will_take(shown: Shown, bare_page: Page) -> None:
+    page = bare_page
+    page.goto(f"{shown.url}/org/model")
+    page.get_by_role("checkbox", name="full").check()
+    page.get_by_role("button", name="Show what it will take").click()
+    expect(page.locator("#plan")).to_contain_text("full in hub/org_model-TOY")
+    expect(page.get_by_role("checkbox", name="full")).to_be_checked()
+    assert _jobs(shown) == 2
+    page.get_by_role("button", name="Request the ticked variants").click()
+    expect(page).to_have_url(f"{shown.url}/jobs/3")
+
+
+def _jobs(shown: Shown) -> int:
+    with db.reading(shown.settings.database) as session:
+        return len(jobs.listing(session)[0])
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_plan_fits_and_stands_out(shown: Shown, page: Page, scheme: str) -> None:
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    for width in (375, 1280):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.goto(f"{shown.url}/org/model")
+        page.get_by_role("checkbox", name="full").check()
+        page.get_by_text("Options of Toy").click()
+        page.get_by_label("ratio").fill("7")
+        expect(page.locator("#plan")).to_contain_text("is not a value")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate(CONTRAST) == []
+        bar = page.locator(".ask").bounding_box()
+        assert bar is not None
+        assert bar["height"] < 110, "what sticks to the screen leaves room for the rest"
 
 
 def test_commands_can_be_copied(shown: Shown, page: Page) -> None:
