@@ -100,9 +100,10 @@ def _follow_length(rope: torch.nn.Module) -> None:
 
     transformers chooses in Python, so that a trace would keep what the trace's own input chose.
     """
-    limit = rope.config.original_max_position_embeddings
-    short, _ = rope.rope_init_fn(rope.config, None)
-    long, _ = rope.rope_init_fn(rope.config, None, seq_len=limit + 1)
+    settings = rope.config
+    limit = getattr(settings, "original_max_position_embeddings", settings.max_position_embeddings)
+    short, _ = rope.rope_init_fn(settings, None)
+    long, _ = rope.rope_init_fn(settings, None, seq_len=limit + 1)
     del rope.inv_freq
     rope.rope_type = "default"  # which switches transformers' own choice off
 

@@ -13,7 +13,7 @@ LARGEST = 65504.0
 ALWAYS = r"norm|rotary"
 # What Gemma adds up over its layers exceeds 65504, and so do BitNet's squared activations.
 BY_MODEL = {
-    "gemma": r"^/model/(layers\.\d+/)?(Add|Mul)[^/]*$|^/model/embed_tokens/",
+    "gemma": r"^/model/(layers\.\d+/|embed_tokens/)?(Add|Mul)[^/]*$",
     "bitnet": r"/mlp/(?!.*proj)",
 }
 
