@@ -40,11 +40,12 @@ def main(path: str) -> None:
     stream.install(Model, store, report)
     _leave_positions_out(SmolLM3Model)
     source, output = request["source"], request["output"]
-    extra = []
+    # A cache that holds just the window refuses every run that is shorter than the window.
+    extra = ["windowed_kv_cache=false"]
     if request["precision"] == "int4":
         named = {"block_size": "block_size", "accuracy_level": "accuracy_level"}
         named["algorithm"] = "algo_config"
-        extra = [f"{named[key]}={value}" for key, value in request["options"].items()]
+        extra += [f"{named[key]}={value}" for key, value in request["options"].items()]
     arguments = (source, source, output, request["precision"], request["provider"])
     options = builder.parse_extra_options(*arguments, request["cache"], extra)
     _flatten(options["hf_details"]["hf_config"])

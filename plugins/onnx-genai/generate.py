@@ -12,7 +12,7 @@ def main(folder: str, result: str, prompt: str, tokens: int, threads: int) -> No
     """Continue the prompt by `tokens` tokens, always the likeliest; write what was seen."""
     began = time.perf_counter()
     settings = onnxruntime_genai.Config(folder)
-    options = {"intra_op_num_threads": threads}
+    options = {"intra_op_num_threads": threads, "session.intra_op.allow_spinning": "0"}
     settings.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
     model = onnxruntime_genai.Model(settings)
     tokenizer = onnxruntime_genai.Tokenizer(model)

@@ -35,8 +35,8 @@ class Stack:
         return (columns, rows) if self._turned else (rows, columns)
 
     @property
-    def T(self) -> "Stack":  # noqa: N802 - torch's name
-        """The matrix, transposed."""
+    def T(self) -> "Stack":
+        """The matrix, transposed, by torch's name for it."""
         return Stack(self.parts, turned=not self._turned)
 
     def columns(self, start: int, stop: int) -> torch.Tensor:
@@ -163,7 +163,7 @@ def install(base: Any, store: Callable[[Any], Store], report: Callable[[float, s
         value.const_value = lazy
         self.model.graph.register_initializer(value)
 
-    def packed(self: Any, q_matmul: Any, k_matmul: Any, v_matmul: Any, **_: Any) -> Any:
+    def packed(_builder: Any, q_matmul: Any, k_matmul: Any, v_matmul: Any, **_: Any) -> Any:
         class Joint:
             weight = Stack([q_matmul.weight.data, k_matmul.weight.data, v_matmul.weight.data])
 
