@@ -1,7 +1,7 @@
 """Which model works with which format: every one converted, run, and held against its source.
 
     python -m bench.support [--models …] [--plugins …] [--variants class|first|all] [--quick]
-                            [--results FILE] [--document docs/support.md]
+                            [--results FILE [--missing]] [--document docs/support.md]
 
 For tiny random models of the real architectures (samples/zoo.py): asks each plugin's `supports`,
 converts one variant of each precision class in the hub's sandbox, lets `check` run it, and compares
@@ -146,22 +146,25 @@ class Bench:
         """Ask, convert, check and compare."""
         folder = self.model(row)
         options, remark = OPTIONS.get((fmt.name, row), ({}, ""))
-        cell = Cell(row, fmt.name, *self.answer(fmt, folder), remark)
+        try:
+            cell = Cell(row, fmt.name, *self.answer(fmt, folder), remark)
+        except HubError as error:
+            failed = Try("supports", "", error=f"{error.message} {error.hint}".strip())
+            return Cell(row, fmt.name, None, 0.0, remark, [failed])
         left = variants if cell.reason is None else variants[:1]
-        with tempfile.TemporaryDirectory(dir=self.work) as name:
+        with tempfile.TemporaryDirectory(dir=self.work) as target:
             while left:
-                run = outside.convert(self.settings, fmt, folder, left, Path(name), options)
-                for variant, artefact in run.made.items():
-                    cell.tries.append(self._judge(row, fmt, variant, artefact))
-                left = [variant for variant in left if variant not in run.made]
+                run = outside.convert(self.settings, fmt, folder, left, Path(target), options)
+                for name, artefact in run.made.items():
+                    cell.tries.append(self._judge(row, fmt, name, artefact))
+                left = [name for name in left if name not in run.made]
                 if run.error is None:
                     break
                 # The first that was not made is the one that failed; the others have their turn.
-                failed = fmt.variant(left.pop(0))
+                variant = fmt.variant(left.pop(0))
                 words = f"{run.error.message} {run.error.hint}".strip()
-                cell.tries.append(Try(failed.name, failed.class_, error=words, log=run.log))
-        order = {variant: number for number, variant in enumerate(variants)}
-        cell.tries.sort(key=lambda one: order[one.variant])
+                cell.tries.append(Try(variant.name, variant.class_, error=words, log=run.log))
+        cell.tries.sort(key=lambda one: variants.index(one.variant))
         return cell
 
     def _judge(self, row: str, fmt: Format, name: str, artefact: outside.Artefact) -> Try:
@@ -234,6 +237,7 @@ def main() -> None:
     parser.add_argument("--variants", choices=["first", "class", "all"], default="class")
     parser.add_argument("--quick", action="store_true", help="three models, one variant each")
     parser.add_argument("--results", type=Path, help="a file that keeps the cells")
+    parser.add_argument("--missing", action="store_true", help="only cells that it lacks")
     parser.add_argument("--document", type=Path, help="draw the matrix from all that was kept")
     arguments = parser.parse_args()
     models = arguments.models or (QUICK if arguments.quick else rows)
@@ -269,6 +273,8 @@ def try_plugin(
     }
     cells = results["cells"].setdefault(plugin, {})
     for row in models:
+        if arguments.missing and cells.get(row, {}).get("agrees"):
+            continue
         variants = chosen(fmt, "first" if row in FORMS else which)
         cell = bench.cell(row, fmt, variants)
         print(line(cell), flush=True)
