@@ -14,15 +14,12 @@ import child
 import cost
 from accept import Refused, accept
 from ir import MODEL
-from recipes import RECIPES, openvino_config
+from recipes import openvino_config
 from source import (
     CONFIG,
-    GENERATION,
-    INDEX,
     Damaged,
     float_type,
     header,
-    plain,
     view,
     weights_of,
     write_json,

@@ -56,12 +56,14 @@ def compress(xml: Path, output: Path) -> bool:
     model = openvino.Core().read_model(xml)
     limit = float(np.finfo(np.float16).max)
     for node in model.get_ops():
-        if node.get_type_name() == "Constant" and node.get_element_type() == openvino.Type.f32:
-            # Attention masks are filled with the least FP32: only matrices of weights are looked at.
-            if len(node.shape) == 2 and min(node.shape) > 1:
-                for rows in np.array_split(node.data, max(1, node.data.nbytes // PIECE)):
-                    if np.abs(rows).max() > limit:
-                        return False
+        if node.get_type_name() != "Constant" or node.get_element_type() != openvino.Type.f32:
+            continue
+        # Masks are filled with the least FP32: only matrices of weights are looked at.
+        if len(node.shape) != 2 or min(node.shape) < 2:
+            continue
+        for rows in np.array_split(node.data, max(1, node.data.nbytes // PIECE)):
+            if np.abs(rows).max() > limit:
+                return False
     say(done=0.3, message="writing FP16")
     openvino.save_model(model, output / f"{MODEL}.xml", compress_to_fp16=True)
     normalise(output / f"{MODEL}.xml")

@@ -124,14 +124,14 @@ def view(source: Path, folder: Path, unpacked: list[Path] | None = None) -> None
             settings.pop("auto_map", None)
             write_json(folder / name, settings)
         else:
-            (folder / name).symlink_to(source / name)
+            (folder / name).symlink_to((source / name).resolve())
     weights = weights_of(source) if unpacked is None else unpacked
     if len(weights) == 1:
-        (folder / "model.safetensors").symlink_to(weights[0])
+        (folder / "model.safetensors").symlink_to(weights[0].resolve())
         return
     places: dict[str, str] = {}
     for path in weights:
-        (folder / path.name).symlink_to(path)
+        (folder / path.name).symlink_to(path.resolve())
         places |= dict.fromkeys(header(path), path.name)
     write_json(folder / INDEX, {"metadata": {}, "weight_map": places})
 
