@@ -10,12 +10,16 @@ import click
 
 from hub.client import FINAL, Client
 from hub.commands.flags import PluginCommand, given
+from hub.commands.forecast import tell
 from hub.commands.output import as_json, complain, plain, show, table
 from hub.config import Settings
 from hub.errors import InvalidRequest
 from hub.models import JobState
 from hub.progress import bar
 from hub.sizes import size
+
+DRY_RUN = 60
+"""Seconds that a hub has to say what a conversion will take: upstream and the plugin are asked."""
 
 wait_option = click.option("--wait", is_flag=True, help="Wait for the end and show the progress.")
 
@@ -47,6 +51,7 @@ def mirror(settings: Settings, repo: str, folder: Path | None, wait: bool, json_
     metavar="K=V",
     help="An option of the plugin, also as --k v.",
 )
+@click.option("--dry-run", is_flag=True, help="Only tell what it will take; 1 if it is refused.")
 @wait_option
 @as_json
 @click.pass_obj
@@ -57,6 +62,7 @@ def convert(
     plugin: str,
     variants: tuple[str, ...],
     options: tuple[str, ...],
+    dry_run: bool,
     wait: bool,
     json_: bool,
     **flags: object,
@@ -73,7 +79,13 @@ def convert(
         "variants": list(variants),
         "options": _options(options, given(flags)),
     }
+    if dry_run and wait:
+        raise click.UsageError("With --dry-run there is nothing to wait for.")
     with Client(settings) as hub:
+        if dry_run:
+            asking = {"params": {"dry_run": True}, "timeout": DRY_RUN}
+            tell(hub.call("POST", "/conversions", json=body, **asking), json_=json_)
+            return
         _finish(hub, hub.call("POST", "/conversions", json=body), wait=wait, json_=json_)
 
 
