@@ -87,7 +87,7 @@ def _accept_architecture(name: str, config: dict[str, Any]) -> None:
             return
         raise Refused(
             "unsupported_architecture",
-            f"config.json names {name} with the model_type {kind}, and {KNOWN[name]} belongs to it.",
+            f"config.json names {name} with the model_type {kind} instead of {KNOWN[name]}.",
             "Correct model_type in config.json.",
         )
     if "text_config" in config or "vision_config" in config:

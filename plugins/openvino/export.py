@@ -44,8 +44,8 @@ def tokenizer_of(folder: Path) -> Any:
             )
 
 
-def export_tokenizer(view: Path, export: Path) -> None:
-    """Write the graphs of tokenizer and detokenizer, and take the tokenizer's files along."""
+def export_tokenizer(view: Path, export: Path) -> Any:
+    """Write the graphs of tokenizer and detokenizer; the tokenizer."""
     from optimum.exporters.openvino.convert import export_tokenizer as write
 
     tokenizer = tokenizer_of(view)
@@ -58,7 +58,13 @@ def export_tokenizer(view: Path, export: Path) -> None:
                 "Take another format; a later release may know it.",
             )
         normalise(export / f"{name}.xml")
+    return tokenizer
+
+
+def take_files(view: Path, export: Path, tokenizer: Any) -> None:
+    """Put the source's tokenizer beside the graphs, in place of what the tools wrote of it."""
     for name in TOKENIZER_FILES:
+        (export / name).unlink(missing_ok=True)
         if (view / name).is_file():
             (export / name).write_bytes((view / name).read_bytes())
     if not (export / "tokenizer.json").exists() and tokenizer.is_fast:
@@ -121,9 +127,10 @@ def _grow(view: Path, export: Path, written: threading.Event) -> None:
 def main(view: Path, export: Path, dtype: str) -> None:
     """Export the tokenizer, which fails sooner, and then the model."""
     say(done=0.02, message="reading the tokenizer")
-    export_tokenizer(view, export)
+    tokenizer = export_tokenizer(view, export)
     say(done=0.3, message="reading the model")
     export_model(view, export, dtype)
+    take_files(view, export, tokenizer)
 
 
 if __name__ == "__main__":
