@@ -76,6 +76,13 @@ def accept(config: dict[str, Any], files: list[str]) -> None:
 
 def _accept_architecture(name: str, config: dict[str, Any]) -> None:
     kind = config.get("model_type")
+    heads = config.get("num_attention_heads")
+    if kind == "phi" and config.get("num_key_value_heads") not in (None, heads):
+        raise Refused(
+            "unsupported_architecture",
+            "Its heads share keys, which the exporter does not know of this architecture (phi).",
+            "Another format may take it.",
+        )
     if KNOWN.get(name) == kind:
         return
     if name in KNOWN:

@@ -78,10 +78,12 @@ def build(config: PretrainedConfig, *, ternary: bool) -> PreTrainedModel:
             config, dtype=torch.float32, attn_implementation="sdpa"
         )
     product = TernaryProduct if ternary else Product
+    head = (
+        model.get_output_embeddings()
+    )  # it may be the table of tokens, which lies as torch has it
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
-            # The head may be the table of tokens, which lies as torch has it.
-            if isinstance(child, torch.nn.Linear) and name != "lm_head":
+            if isinstance(child, torch.nn.Linear) and child is not head:
                 setattr(module, name, product(child))
     for module in model.modules():
         for name, parameter in module._parameters.items():

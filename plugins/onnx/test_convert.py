@@ -411,6 +411,7 @@ def test_refused(what: str, named: str, tmp_path: Path) -> None:
             "more than text",
         ),
         ({"model_type": "mistral"}, "model_type"),
+        ({"architectures": ["PhiForCausalLM"], "model_type": "phi"}, "share keys"),
         ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope_scaling"),
     ],
 )
