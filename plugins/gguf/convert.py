@@ -15,13 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import child
+import cost
 from llama import FILE_TYPES
+from mixture import matrix_use
 from source import Refused, accept, link, llama_tree, read_weights
 
 HERE = Path(__file__).parent
 FLOATS = ("F32", "F16", "BF16")
+IMPORTANCE = "-imatrix.gguf"
 PROMPT = "Once upon a time"
 TOKENS = 16  # enough to see that the file computes, quick enough for a 14 B model on a CPU
+
+Step = tuple[Path, str, Callable[[Path, Callable[[], None]], list[str]]]
+"""What to write, as which variant, and how."""
 
 
 def supports(config: dict[str, Any], files: list[str]) -> str | None:
@@ -33,38 +39,52 @@ def supports(config: dict[str, Any], files: list[str]) -> str | None:
     return None
 
 
-def convert(source: Path, output: Path, variant: str, options: dict[str, Any], job: Any) -> None:  # noqa: ARG001
+def estimate(
+    config: dict[str, Any],
+    files: dict[str, int],
+    tensors: dict[str, dict[str, Any]],
+    variant: str,
+    options: dict[str, Any],
+) -> dict[str, int]:
+    """What making a variant will take, in bytes: `size`, `memory` and `scratch`."""
+    return cost.estimate(config, files, tensors, variant, options)
+
+
+def convert(source: Path, output: Path, variant: str, options: dict[str, Any], job: Any) -> None:
     """Write `{source_name}-{variant}.gguf` into the folder `output`.
 
-    The base is kept in `job.scratch`, where the next variant of the same job finds it.
+    The base and the importance matrix are kept in `job.scratch`, where the next variant of the
+    same job finds them. The matrix, where one is used, is written beside the file.
     """
     target = output / f"{job.source_name}-{variant}.gguf"
     try:
         accept(_read_json(source / "config.json"), _files(source))
         weights = read_weights(source)
         base = job.scratch / f"base-{weights.base}.gguf"
-        steps = []  # (what to write, how many bytes that will be about, how)
+        steps: list[Step] = []
         if variant in FLOATS and variant != weights.base:
             steps.append((target, variant, partial(_write_base, source, variant, job)))
         elif not base.exists():
             steps.append((base, weights.base, partial(_write_base, source, weights.base, job)))
+        importance, notes = None, [f"{variant} is written"]
         if variant in FILE_TYPES:
-            steps.append((target, variant, partial(_quantize, base, variant, job)))
-
-        notes = [f"{variant} is written"]
-        total = sum(_expected(weights.elements, name) for _, name, _ in steps)
-        before = 0
-        for path, name, write in steps:
-            expected = _expected(weights.elements, name)
-            # Under another name until it is whole: a base that a crash cut short is never used.
-            growing = path.with_name(f"{path.name}.partial")
-            notes += write(growing, _meter(job, growing, name, before, expected, total))
-            growing.rename(path)
-            before += expected
+            use = matrix_use(variant, options)
+            if use != "no":
+                # The base comes first here: the matrix is computed with it.
+                _take(steps, weights.elements, job)
+                steps = []
+                importance, note = _importance(base, use, job)
+                notes += note
+            embeddings = "Q8_0" if options.get("embedding_q8_0") else ""
+            quantize = partial(_quantize, base, variant, embeddings, importance, job)
+            steps.append((target, variant, quantize))
+        notes += _take(steps, weights.elements, job)
     except Refused as refused:
         job.fail(refused.kind, refused.message, refused.hint)
     if variant == weights.base:
         shutil.copyfile(base, target)  # not a link: what the hub takes away is to have one name
+    if importance:
+        shutil.copyfile(importance, output / importance.name)
     job.report(1.0, "; ".join(notes))
 
 
@@ -73,7 +93,7 @@ def check(artefact: Path, job: Any) -> dict[str, Any]:
 
     Returns runtime, prompt, text, tokens, load_seconds and tokens_per_second.
     """
-    files = sorted(artefact.glob("*.gguf"))
+    files = [path for path in sorted(artefact.glob("*.gguf")) if not path.match(f"*{IMPORTANCE}")]
     if len(files) != 1:
         job.fail(
             "check_failed",
@@ -91,6 +111,64 @@ def check(artefact: Path, job: Any) -> dict[str, Any]:
             "The log has llama.cpp's own account. The file is not published.",
         )
     return _read_json(result)
+
+
+def _take(steps: list[Step], elements: int, job: Any) -> list[str]:
+    """Take the steps one after the other; return what is worth noting."""
+    notes = []
+    total = sum(_expected(elements, name) for _, name, _ in steps)
+    before = 0
+    for path, name, write in steps:
+        expected = _expected(elements, name)
+        # Under another name until it is whole: a base that a crash cut short is never used.
+        growing = path.with_name(f"{path.name}.partial")
+        notes += write(growing, _meter(job, growing, name, before, expected, total))
+        growing.rename(path)
+        before += expected
+    return notes
+
+
+def _importance(base: Path, use: str, job: Any) -> tuple[Path | None, list[str]]:
+    """The importance matrix of this job, an earlier one's, or a new one; and what to note.
+
+    None if llama.cpp cannot compute it and the variant can do without. Raises Refused.
+    """
+    name = f"{job.source_name}{IMPORTANCE}"
+    path = job.scratch / name
+    if path.exists():
+        return path, []
+    if found := sorted(job.earlier.glob(f"*/{name}")):
+        shutil.copyfile(found[0], path)
+        return path, []
+    progress, growing = job.scratch / "progress", path.with_suffix(".partial")
+    progress.unlink(missing_ok=True)
+    job.report(0.0, "Computing the importance matrix")
+
+    def watch() -> None:
+        words = progress.read_text(encoding="utf-8").split() if progress.exists() else []
+        if len(words) == 2:
+            done, all_ = map(int, words)
+            # Half of the way of this variant, whatever it is: how long it takes is not known.
+            message = f"Computing the importance matrix: {done} of {all_} chunks of text"
+            job.report(done / all_ / 2, message)
+
+    command = [sys.executable, "-I", str(HERE / "importance.py"), str(base)]
+    command += [str(HERE / "calibration.txt"), str(growing), str(progress), str(job.threads)]
+    try:
+        child.run(command, folder=job.scratch, environment=_environment(job), watch=watch)
+    except child.ChildFailed as failed:
+        reason = f"llama.cpp does not compute an importance matrix: {_last_words(failed)}"
+        if shortage := _shortage(failed):
+            raise shortage from failed
+        if use == "must":
+            raise Refused(
+                "no_importance_matrix",
+                f"This variant needs an importance matrix, and {reason}",
+                "Take Q3_K_M or a larger variant, which do without one.",
+            ) from failed
+        return None, [f"without an importance matrix, for {reason}"]
+    growing.rename(path)
+    return path, []
 
 
 def _write_base(
@@ -111,10 +189,17 @@ def _write_base(
 
 
 def _quantize(
-    base: Path, variant: str, job: Any, path: Path, watch: Callable[[], None]
+    base: Path,
+    variant: str,
+    embeddings: str,
+    importance: Path | None,
+    job: Any,
+    path: Path,
+    watch: Callable[[], None],
 ) -> list[str]:
     """Run llama.cpp's quantizer; return what is worth noting. Raises Refused."""
-    command = _llama("quantize", str(base), str(path), variant, str(job.threads))
+    command = _llama("quantize", str(base), str(path), variant, str(job.threads), embeddings)
+    command += [str(importance)] if importance else []
     try:
         tail = child.run(command, folder=job.scratch, environment=_environment(job), watch=watch)
     except child.ChildFailed as failed:

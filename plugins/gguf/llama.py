@@ -1,12 +1,14 @@
 """llama.cpp itself: quantizes a file, and proves that a file runs.
 
-    python -I llama.py quantize BASE TARGET TYPE THREADS
+    python -I llama.py quantize BASE TARGET TYPE THREADS [EMBEDDINGS [IMATRIX]]
     python -I llama.py generate MODEL RESULT PROMPT TOKENS THREADS
 
 A program of its own because an assertion inside llama.cpp aborts the process that it runs in.
-`convert.py` starts it and imports only FILE_TYPES from it.
+`convert.py` starts it and imports only FILE_TYPES from it. EMBEDDINGS is a type for the token
+embeddings, or empty; IMATRIX is the importance matrix, a file.
 """
 
+import ctypes
 import json
 import math
 import sys
@@ -14,6 +16,7 @@ import time
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 # The numbers of llama.cpp's `enum llama_ftype` (include/llama.h), which it writes into the file.
 FILE_TYPES = {
@@ -31,15 +34,35 @@ FILE_TYPES = {
     "Q5_K_S": 16,
     "Q5_K_M": 17,
     "Q6_K": 18,
+    "IQ2_XXS": 19,
+    "IQ2_XS": 20,
+    "IQ3_XS": 22,
+    "IQ3_XXS": 23,
+    "IQ1_S": 24,
     "IQ4_NL": 25,
+    "IQ3_S": 26,
+    "IQ3_M": 27,
+    "IQ2_S": 28,
+    "IQ2_M": 29,
     "IQ4_XS": 30,
+    "IQ1_M": 31,
     "TQ1_0": 36,
     "TQ2_0": 37,
 }
 
 
-def quantize(base: str, target: str, file_type: str, threads: str) -> None:
-    """Write `base` as `file_type` to `target`: llama-quantize with nothing but a type given.
+TENSOR_TYPES = {"Q8_0": 8}  # of `enum ggml_type` (ggml/include/ggml.h), those that are asked for
+
+
+def quantize(
+    base: str,
+    target: str,
+    file_type: str,
+    threads: str,
+    embeddings: str = "",
+    importance: str = "",
+) -> None:
+    """Write `base` as `file_type` to `target`: llama-quantize with what is given and nothing else.
 
     Raises RuntimeError with llama.cpp's code; its reason is on stderr.
     """
@@ -49,7 +72,49 @@ def quantize(base: str, target: str, file_type: str, threads: str) -> None:
     parameters = llama_cpp.LlamaModelQuantizeParams()
     parameters.ftype = FILE_TYPES[file_type]
     parameters.nthread = int(threads)
+    kept: list[Any] = []  # what the parameters point to has to stay
+    if importance:
+        kept += _give(parameters, Path(importance))
+    if embeddings:
+        parameters.token_embedding_type = TENSOR_TYPES[embeddings]
+        # Where the head is a tensor of its own, it stays as the file type says.
     llama_cpp.model_quantize(base, target, parameters)
+    kept.clear()
+
+
+def _give(parameters: Any, importance: Path) -> list[Any]:
+    """Point `parameters` to an importance matrix; return what has to live as long as they do.
+
+    The file says what it was made with, in the keys of llama-quantize.
+    """
+    sys.path.insert(0, str(Path(__file__).parent))  # -I leaves it out
+    import binding
+    import container
+    from importance import read
+
+    plan = binding.plan_of(parameters)
+    means = read(importance)
+    entries = (binding.Importance * (len(means) + 1))()  # the last one, empty, ends the list
+    for entry, (name, values) in zip(entries, means.items(), strict=False):
+        entry.name = name.encode()
+        entry.data = (ctypes.c_float * len(values)).from_buffer(values)
+        entry.size = len(values)
+    keys = container.read(importance).keys
+    facts = {
+        "file": importance.name,
+        "dataset": keys["imatrix.datasets"][0],
+        "entries_count": len(means),
+        "chunks_count": keys["imatrix.chunk_count"],
+    }
+    overrides = (binding.Override * (len(facts) + 1))()
+    for override, (name, value) in zip(overrides, facts.items(), strict=False):
+        override.key = f"quantize.imatrix.{name}".encode()
+        if isinstance(value, int):
+            override.tag, override.value.int = binding.INTEGER, value
+        else:
+            override.tag, override.value.str = binding.TEXT, value.encode()[:127]
+    plan.imatrix, plan.kv_overrides = entries, overrides
+    return [entries, overrides, means]
 
 
 def generate(model: str, result: str, prompt: str, tokens: str, threads: str) -> None:

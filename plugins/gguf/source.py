@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -30,6 +30,7 @@ ENCODERS = {"bert", "t5", "wavtokenizer"}
 UNPACKED = {"bitnet", "compressed-tensors", "fp8", "gptq", "modelopt", "mxfp4"}
 # Architectures that the converter takes from the top of config.json even if text_config names one.
 OUTER_WINS = {"Sarashina2VisionForCausalLM", "StepVLForConditionalGeneration"}
+BITNET = {"BitNetForCausalLM", "BitnetForCausalLM"}
 TOKENIZERS = ("tokenizer*.json", "*.model", "*vocab*", "*.tiktoken", "tekken.json")
 # Python code and pickles: what a transformers or torch that is not ours might run.
 CODE = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth", ".py"}
@@ -88,6 +89,8 @@ def _accept_architecture(config: dict[str, Any]) -> None:
     inner = (config.get("text_config") or {}).get("architectures")
     outer = config.get("architectures")
     known = architectures()
+    if (outer or [""])[0] in BITNET:
+        _accept_bitnet(config)
     if not (inner or outer):
         raise Refused(
             "unsupported_architecture",
@@ -107,6 +110,18 @@ def _accept_architecture(config: dict[str, Any]) -> None:
             "unsupported_architecture",
             f"{name} encodes text and does not generate it.",
             "This plugin converts models that generate text.",
+        )
+
+
+def _accept_bitnet(config: dict[str, Any]) -> None:
+    """llama.cpp's graph of BitNet computes SiLU, whatever a file says; b1.58 2B-4T needs ReLU²."""
+    # transformers' own default, where config.json does not say.
+    if config.get("hidden_act", "relu2") == "relu2":
+        raise Refused(
+            "unsupported_architecture",
+            "llama.cpp computes BitNet's feed-forward layers with SiLU where this model needs the "
+            "square of ReLU: the file would load and write nonsense.",
+            "Take another format for this model until llama.cpp computes it.",
         )
 
 
@@ -143,22 +158,36 @@ class Weights:
     base: str
 
 
+def language_config(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of config.json that describes the language model; all of it, mostly."""
+    return config | (config.get("text_config") or {})
+
+
+def base_type(tensors: Iterable[dict[str, Any]]) -> str:
+    """The float type of the base, from `dtype` and `shape` of every tensor."""
+    size = Counter[str]()
+    for tensor in tensors:
+        dtype = tensor["dtype"]
+        size[dtype] += math.prod(tensor["shape"]) * ELEMENT_BITS.get(dtype, 8)
+    return FLOATS.get(size.most_common(1)[0][0], "BF16") if size else "BF16"
+
+
 def read_weights(folder: Path) -> Weights:
     """Read the headers of `folder`'s model*.safetensors and hold them against the files' sizes.
 
     Raises Refused, naming the file that is damaged.
     """
-    elements, size = 0, Counter[str]()
-    for path in sorted(folder.glob("model*.safetensors")):
-        for dtype, shape in _tensors(path):
-            count = math.prod(shape)
-            elements += count
-            size[dtype] += count * ELEMENT_BITS.get(dtype, 8)
+    found = [
+        {"dtype": dtype, "shape": shape}
+        for path in sorted(folder.glob("model*.safetensors"))
+        for dtype, shape in _tensors(path)
+    ]
+    elements = sum(math.prod(tensor["shape"]) for tensor in found)
     if not elements:
         raise Refused(
             "corrupt_weights", "The weights hold no tensors.", "Mirror the model again, whole."
         )
-    return Weights(elements, FLOATS.get(size.most_common(1)[0][0], "BF16"))
+    return Weights(elements, base_type(found))
 
 
 def _tensors(path: Path) -> Iterator[tuple[str, list[int]]]:
