@@ -135,6 +135,8 @@ def estimate(
     largest = max((math.prod(shape) for _, shape in matrices(tensors, config)), default=0)
     whole = float_type(list(tensors.values())) == "float32"
     exported = numbers * (4 if whole else 2)
+    if config.get("model_type") == "gemma3_text" and not whole:
+        exported += 2 * largest  # its embedding, which scales, is exported in FP32
     # Tracing touches the weights in their mapped files, and computes a layer at a time in FP32.
     export = EXPORT + 8 * largest
     quantize = QUANTIZE

@@ -4,7 +4,7 @@
 
 A graph in BF16 becomes one in FP16 without being loaded: a number has 16 bits in both, so that
 every constant keeps its place, and the .bin is rewritten piece by piece. One in FP16 is taken as it
-is. One in FP32 is read from its mapped file and written by OpenVINO, a constant at a time.
+is. What is in FP32 is read from its mapped file and written by OpenVINO, a constant at a time.
 """
 
 import re
@@ -75,8 +75,15 @@ def main(export: Path, output: Path) -> None:
     xml = export / f"{MODEL}.xml"
     text = xml.read_text("utf-8")
     if places := constants(text, "bf16"):
-        fits = recast_bin(xml.with_suffix(".bin"), output / f"{MODEL}.bin", places)
-        (output / f"{MODEL}.xml").write_text(recast(text), "utf-8")
+        # An embedding that scales (Gemma 3) is exported in FP32 beside the BF16 of all others.
+        mixed = re.search(r'element_type="f32" shape="\d{3,}, ?\d{3,}"', text) is not None
+        target = output / ("recast" if mixed else MODEL)
+        fits = recast_bin(xml.with_suffix(".bin"), target.with_suffix(".bin"), places)
+        target.with_suffix(".xml").write_text(recast(text), "utf-8")
+        if mixed:
+            fits = compress(target.with_suffix(".xml"), output) and fits
+            for suffix in (".xml", ".bin"):
+                target.with_suffix(suffix).unlink()
     elif re.search(r'element_type="f16" shape="\d+, ?\d+"', text):
         fits = True
         for suffix in (".xml", ".bin"):
