@@ -1,4 +1,4 @@
-"""Which type llama.cpp's quantizer gives each tensor of a file type: src/llama-quant.cpp, in Python.
+"""Which type llama.cpp's quantizer gives each tensor: src/llama-quant.cpp, in Python.
 
 A file type is a mixture: most tensors have its own type, the sensitive ones a larger one.
 Standard library only. A test holds it against the quantizer, over every variant and several shapes.

@@ -68,7 +68,16 @@ def accept(config: dict[str, Any], files: list[str]) -> None:
     Raises Refused, naming what is unknown or missing.
     """
     _accept_architecture(config)
-    method = (config.get("quantization_config") or {}).get("quant_method")
+    packed = config.get("quantization_config") or {}
+    method = packed.get("quant_method")
+    if method == "bitnet" and packed.get("linear_class") == "autobitlinear":
+        # transformers multiplies such weights by their scale; the converter divides.
+        raise Refused(
+            "unsupported_quantization",
+            "The converter misreads BitNet weights of the class autobitlinear: it divides by "
+            "their scale where it has to multiply.",
+            "Convert the original model that this one was made from, in BF16.",
+        )
     if method is not None and method not in UNPACKED:
         raise Refused(
             "unsupported_quantization",

@@ -18,12 +18,23 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 import child  # noqa: E402
+import container  # noqa: E402
 import llama  # noqa: E402
+import mixture  # noqa: E402
 import source as models  # noqa: E402
 
 MANIFEST = tomllib.loads((HERE / "plugin.toml").read_text(encoding="utf-8"))
 VARIANTS = [variant["name"] for variant in MANIFEST["variants"]]
+SAMPLE = HERE.parents[1] / "samples" / "slmhub" / "stdlib-llama-3m"
+NEVER = {"imatrix": "never"}
+PLAIN = [name for name in VARIANTS if mixture.matrix_use(name, NEVER) == "no"]
+WITH_MATRIX = [name for name in VARIANTS if mixture.matrix_use(name, {}) != "no"]
 QWEN3 = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"}
+BITNET = {
+    "architectures": ["BitNetForCausalLM"],
+    "hidden_act": "relu2",
+    "quantization_config": {"quant_method": "bitnet", "linear_class": "autobitlinear"},
+}
 FILES = ["config.json", "model.safetensors", "tokenizer.json"]
 
 
@@ -52,8 +63,8 @@ class Job:
     threads = 2
 
     def __init__(self, scratch: Path) -> None:
-        self.scratch = scratch
-        scratch.mkdir(parents=True)
+        self.scratch, self.earlier = scratch, scratch / "earlier"
+        self.earlier.mkdir(parents=True)
         self.reports: list[tuple[float, str]] = []
 
     def report(self, done: float, message: str) -> None:
@@ -179,7 +190,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def converted(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Job, list[str]]:
-    """Every variant made by one job: the folder of outputs, the job, the tools that ran."""
+    """Every variant without a matrix, by one job: the folder of outputs, the job, what ran."""
     folder = tmp_path_factory.mktemp("converted")
     job, ran = Job(folder / "scratch"), []
     with pytest.MonkeyPatch.context() as patch:
@@ -190,9 +201,9 @@ def converted(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
             return real(command, **rest)
 
         patch.setattr(child, "run", run)
-        for variant in VARIANTS:
+        for variant in PLAIN:
             (folder / variant).mkdir()
-            plugin.convert(tiny, folder / variant, variant, {}, job)
+            plugin.convert(tiny, folder / variant, variant, NEVER, job)
     return folder, job, ran
 
 
@@ -202,13 +213,13 @@ def bare(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bare")
     for name in plugin.FLOATS:
         bare_convert(tiny, folder / f"{name}.gguf", name.lower()).check_returncode()
-    types = [f"{name}={number}" for name, number in llama.FILE_TYPES.items()]
+    types = [f"{name}={llama.FILE_TYPES[name]}" for name in PLAIN if name in llama.FILE_TYPES]
     command = [sys.executable, "-I", "-c", BARE_QUANTIZE, folder / "BF16.gguf", folder, *types]
     subprocess.run(command, check=True, capture_output=True)
     return folder
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", PLAIN)
 def test_variant_equals_the_bare_tools_and_runs(
     variant: str, converted: tuple[Path, Job, list[str]], bare: Path, tmp_path: Path
 ) -> None:
@@ -234,7 +245,9 @@ def test_one_base_for_all_variants(converted: tuple[Path, Job, list[str]]) -> No
 
 def test_progress_only_grows(converted: tuple[Path, Job, list[str]]) -> None:
     _, job, _ = converted
-    assert sum(done == 1.0 and "is written" in message for done, message in job.reports) == 21
+    assert sum(done == 1.0 and "is written" in message for done, message in job.reports) == len(
+        PLAIN
+    )
     before = 0.0
     for done, message in job.reports:
         assert before <= done <= 1.0
@@ -260,8 +273,285 @@ def test_rows_that_do_not_fit_are_reported(tmp_path: Path) -> None:
     assert plugin.check(output, job)["tokens"] == plugin.TOKENS
 
 
+def headers(source: Path) -> dict[str, dict[str, Any]]:
+    """The tensors of a model, as the host gives them to `estimate`."""
+    raw = (source / "model.safetensors").read_bytes()
+    header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
+    header.pop("__metadata__", None)
+    return {name: {"dtype": one["dtype"], "shape": one["shape"]} for name, one in header.items()}
+
+
+def said(source: Path, variant: str, options: dict[str, Any]) -> dict[str, int]:
+    config = json.loads((source / "config.json").read_bytes())
+    files = {path.name: path.stat().st_size for path in source.iterdir()}
+    return plugin.estimate(config, files, headers(source), variant, options)
+
+
+def bytes_in(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+
+
+def test_estimate_of_plain_variants(tiny: Path, converted: tuple[Path, Job, list[str]]) -> None:
+    folder, job, _ = converted
+    for variant in PLAIN:
+        figures = said(tiny, variant, NEVER)
+        assert figures["size"] == pytest.approx(bytes_in(folder / variant), rel=0.03), variant
+        if variant not in ("F32", "F16"):
+            base = (job.scratch / "base-BF16.gguf").stat().st_size
+            assert figures["scratch"] == pytest.approx(base, rel=0.03)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Job]:
+    """Every variant that takes a matrix, from the trained sample, by one job."""
+    folder = tmp_path_factory.mktemp("measured")
+    job = Job(folder / "scratch")
+    for variant in WITH_MATRIX:
+        (folder / variant).mkdir()
+        plugin.convert(SAMPLE, folder / variant, variant, {}, job)
+    return folder, job
+
+
+def test_one_matrix_for_all_variants(measured: tuple[Path, Job]) -> None:
+    folder, job = measured
+    name = "acme_tiny-imatrix.gguf"
+    matrix = (job.scratch / name).read_bytes()
+    for variant in WITH_MATRIX:
+        names = sorted(path.name for path in (folder / variant).iterdir())
+        assert names == [f"acme_tiny-{variant}.gguf", name]
+        assert (folder / variant / name).read_bytes() == matrix
+        figures = said(SAMPLE, variant, {})
+        assert figures["size"] == pytest.approx(bytes_in(folder / variant), rel=0.03), variant
+        header = container.read(folder / variant / names[0])
+        assert header.keys["quantize.imatrix.file"] == name
+        assert header.keys["quantize.imatrix.dataset"] == "calibration.txt"
+    keys = container.read(job.scratch / name).keys
+    assert keys["general.type"] == "imatrix"
+    assert keys["imatrix.chunk_size"] == 512
+    assert 8 <= keys["imatrix.chunk_count"] <= 32
+
+
+@pytest.mark.parametrize("variant", ["IQ1_S", "IQ3_XXS", "Q2_K"])
+def test_variant_with_a_matrix_runs(
+    variant: str, measured: tuple[Path, Job], tmp_path: Path
+) -> None:
+    folder, _ = measured
+    assert plugin.check(folder / variant, Job(tmp_path / "scratch"))["tokens"] == plugin.TOKENS
+
+
+def test_matrix_of_an_earlier_job_is_taken(measured: tuple[Path, Job], tmp_path: Path) -> None:
+    """Another job, one thread, and the matrix from before: the same bytes."""
+    folder, _ = measured
+    job = Job(tmp_path / "scratch")
+    (job.earlier / "IQ3_S").symlink_to(folder / "IQ3_S")
+    output = tmp_path / "output"
+    output.mkdir()
+    job.threads = 1
+    plugin.convert(SAMPLE, output, "IQ2_M", {}, job)
+    assert not any("importance" in message for _, message in job.reports)
+    for path in output.iterdir():
+        assert path.read_bytes() == (folder / "IQ2_M" / path.name).read_bytes()
+
+
+def test_matrix_is_the_same_on_any_number_of_threads(
+    measured: tuple[Path, Job], tmp_path: Path
+) -> None:
+    _, job = measured
+    again = tmp_path / "again.gguf"
+    command = [sys.executable, "-I", HERE / "importance.py", job.scratch / "base-BF16.gguf"]
+    command += [HERE / "calibration.txt", again, tmp_path / "progress", "1"]
+    subprocess.run(command, check=True, capture_output=True)
+    assert again.read_bytes() == (job.scratch / "acme_tiny-imatrix.gguf").read_bytes()
+
+
+PERPLEXITY = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+from importance import BATCH, Reader
+for name in sys.argv[3:]:
+    reader, total, count = Reader(Path(name), 2, collect=False), 0.0, 0
+    for tokens in reader.chunks(Path(sys.argv[2]).read_text())[:6]:
+        memory = reader.library.llama_get_memory(reader.context)
+        reader.library.llama_memory_clear(memory, True)
+        for start in range(0, len(tokens), BATCH):
+            view = reader._batch(tokens[start : start + BATCH], start)
+            logits = np.ctypeslib.as_array(view, (BATCH, reader.size)).astype(np.float64)
+            following = tokens[start + 1 : start + 1 + BATCH]
+            rows = logits[: len(following)]
+            top = rows.max(1)
+            likely = top + np.log(np.exp(rows - top[:, None]).sum(1))
+            total += (likely - rows[range(len(following)), following]).sum()
+            count += len(following)
+    print(np.exp(total / count))
+"""
+
+
+def test_matrix_improves_a_trained_model(measured: tuple[Path, Job], tmp_path: Path) -> None:
+    """Perplexity of the sample on code of its kind that the calibration text does not hold."""
+    folder, job = measured
+    files = []
+    for variant in ("IQ3_S", "Q2_K"):
+        plugin.convert(SAMPLE, tmp_path, variant, NEVER, job)
+        files += [tmp_path / f"acme_tiny-{variant}.gguf"]
+        files += [folder / variant / f"acme_tiny-{variant}.gguf"]
+    text = Path(json.__file__).parent.parent / "argparse.py"
+    command = [sys.executable, "-I", "-c", PERPLEXITY, HERE, text, *files]
+    seen = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    plain_iq3, with_iq3, plain_q2, with_q2 = map(float, seen)
+    assert with_iq3 < plain_iq3
+    assert with_q2 < plain_q2
+
+
+def test_embeddings_at_q8(tiny: Path, tmp_path: Path) -> None:
+    job = Job(tmp_path / "scratch")
+    options = NEVER | {"embedding_q8_0": True}
+    output = tmp_path / "output"
+    output.mkdir()
+    plugin.convert(tiny, output, "Q4_K_M", options, job)
+    (made,) = output.iterdir()
+    q8_0 = llama.TENSOR_TYPES["Q8_0"]
+    assert container.read(made).tensors["token_embd.weight"].kind == q8_0
+    assert said(tiny, "Q4_K_M", options)["size"] == pytest.approx(bytes_in(output), rel=0.03)
+
+
+def test_variant_that_can_do_without_a_matrix_does(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = child.run
+
+    def run(command: list[str], **rest: Any) -> list[str]:
+        if "importance.py" in " ".join(command):
+            raise child.ChildFailed(1, ["ValueError: no such model"])
+        return real(command, **rest)
+
+    monkeypatch.setattr(child, "run", run)
+    job = Job(tmp_path / "scratch")
+    plugin.convert(tiny, tmp_path, "Q2_K", {}, job)
+    assert "without an importance matrix" in job.reports[-1][1]
+    with pytest.raises(Failure) as raised:
+        plugin.convert(tiny, tmp_path, "IQ2_XS", {}, job)
+    assert raised.value.kind == "no_importance_matrix"
+
+
+QUANTIZE_DRY = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import importance, llama
+from cyllama.llama import llama_cpp
+from pathlib import Path
+for name, number in llama.FILE_TYPES.items():
+    for matrix in ("", sys.argv[4]):
+        parameters = llama_cpp.LlamaModelQuantizeParams()
+        parameters.ftype, parameters.nthread = number, 1
+        kept = llama._give(parameters, Path(matrix)) if matrix else None
+        try:
+            target = f"{sys.argv[3]}/{name}{bool(matrix):d}.gguf"
+            llama_cpp.model_quantize(sys.argv[2], target, parameters)
+        except RuntimeError:
+            pass
+"""
+
+
+@pytest.mark.parametrize("heads", [(8, 8, 256, 0), (8, 2, 256, 0), (6, 3, 288, 0), (4, 2, 256, 4)])
+def test_types_are_the_quantizers(heads: tuple[int, int, int, int], tmp_path: Path) -> None:
+    """Every file type, with and without a matrix, on bases of several shapes written here."""
+    queries, groups, width, experts = heads
+    base, made = write_base(tmp_path, queries, groups, width, experts)
+    arguments = [HERE, base, tmp_path, tmp_path / "matrix.gguf"]
+    command = [sys.executable, "-I", "-c", QUANTIZE_DRY, *arguments]
+    subprocess.run(command, check=True, capture_output=True)
+    numbers = {name: number for number, name in GGML_TYPES.items()}
+    tried = 0
+    for variant in llama.FILE_TYPES:
+        for matrix in (False, True):
+            file = tmp_path / f"{variant}{matrix:d}.gguf"
+            needed = mixture.matrix_use(variant, {}) == "must" and not matrix
+            if needed or not file.exists():
+                assert needed, file.name
+                continue
+            plan = mixture.Plan(variant, 16, queries // groups, experts, "llama", matrix)
+            expected = mixture.Mixture(plan, made).types()
+            found = {n: p.kind for n, p in container.read(file).tensors.items()}
+            assert found == {name: numbers[kind] for name, kind in expected.items()}, file.name
+            tried += 1
+    assert tried > 40
+
+
+def write_base(
+    folder: Path, queries: int, groups: int, width: int, experts: int
+) -> tuple[Path, list[mixture.Tensor]]:
+    """A base of 16 layers of zeros, and a matrix of ones for it."""
+    from array import array
+
+    inner, keys = 2 * width, width // queries * groups
+    shapes: dict[str, tuple[int, ...]] = {
+        "output.weight": (64, width),
+        "output_norm.weight": (width,),
+        "token_embd.weight": (64, width),
+    }
+    many = (experts,) if experts else ()
+    end = "_exps.weight" if experts else ".weight"
+    for layer in range(16):
+        block = f"blk.{layer}."
+        shapes |= {
+            f"{block}attn_norm.weight": (width,),
+            f"{block}attn_q.weight": (width, width),
+            f"{block}attn_k.weight": (keys, width),
+            f"{block}attn_v.weight": (keys, width),
+            f"{block}attn_output.weight": (width, width),
+            f"{block}ffn_gate{end}": (*many, inner, width),
+            f"{block}ffn_up{end}": (*many, inner, width),
+            f"{block}ffn_down{end}": (*many, width, inner),
+        }
+        if experts:
+            shapes[f"{block}ffn_gate_inp.weight"] = (experts, width)
+    sys.path.insert(0, str(models.llama_tree() / "gguf-py"))
+    import gguf
+
+    writer = gguf.GGUFWriter(folder / "base.gguf", "llama")
+    writer.add_block_count(16)
+    writer.add_context_length(64)
+    writer.add_embedding_length(width)
+    writer.add_feed_forward_length(inner)
+    writer.add_head_count(queries)
+    writer.add_head_count_kv(groups)
+    writer.add_layer_norm_rms_eps(1e-5)
+    if experts:
+        writer.add_expert_count(experts)
+        writer.add_expert_used_count(2)
+    import numpy as np
+
+    for name, shape in shapes.items():
+        writer.add_tensor(name, np.zeros(shape, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    tensors: dict[str, tuple[array, int]] = {}
+    for name, shape in shapes.items():
+        if len(shape) > 1 and name.startswith("blk.") and "gate_inp" not in name:
+            matrices = shape[0] if len(shape) == 3 else 1
+            sums = array("f", [1.0]) * (matrices * shape[-1])
+            tensors[f"{name}.in_sum2"] = (sums, shape[-1])
+            tensors[f"{name}.counts"] = (array("f", [1.0]) * matrices, 1)
+    keys = {"imatrix.datasets": ["ones"], "imatrix.chunk_count": 1, "imatrix.chunk_size": 512}
+    container.write(folder / "matrix.gguf", {"general.type": "imatrix"} | keys, tensors)
+    return folder / "base.gguf", [mixture.Tensor(n, s, "F32") for n, s in shapes.items()]
+
+
 def test_manifest_and_code_have_the_same_variants() -> None:
     assert sorted(VARIANTS) == sorted([*plugin.FLOATS, *llama.FILE_TYPES])
+
+
+GGML_TYPES = {
+    int(number): name
+    for name, number in re.findall(
+        r"GGML_TYPE_(\w+)\s*= (\d+)",
+        (models.llama_tree() / "ggml" / "include" / "ggml.h").read_text(encoding="utf-8"),
+    )
+}
 
 
 def test_file_types_are_llama_cpps() -> None:
@@ -287,6 +577,15 @@ print(json.dumps(list(conversion.ModelBase._model_classes[conversion.ModelType.T
         check=True,
     )
     assert set(models.architectures()) == set(json.loads(done.stdout))
+
+
+def test_llama_cpp_computes_bitnet_with_silu() -> None:
+    """The reason why BitNet is refused: when this fails, look whether it can be taken now."""
+    graph = (models.llama_tree() / "src" / "models" / "bitnet.cpp").read_text(encoding="utf-8")
+    assert "LLM_FFN_SILU, LLM_FFN_PAR" in graph
+    assert "RELU" not in graph
+    code = (models.llama_tree() / "conversion" / "base.py").read_text(encoding="utf-8")
+    assert "return data / scale.float()" in code
 
 
 def test_packed_weights_are_those_the_converter_unpacks() -> None:
@@ -316,6 +615,8 @@ def test_supported(config: dict[str, Any]) -> None:
         ({"architectures": ["UnheardModel"], "auto_map": {}}, FILES, "never run"),
         ({}, FILES, "architecture"),
         ({"architectures": ["BertModel"]}, FILES, "BertModel encodes"),
+        (BITNET, FILES, "square of ReLU"),
+        (BITNET | {"architectures": ["LlamaForCausalLM"]}, FILES, "autobitlinear"),
         (QWEN3 | {"quantization_config": {"quant_method": "awq"}}, FILES, "awq"),
         (QWEN3, ["config.json", "model.safetensors"], "tokenizer"),
         (QWEN3, ["config.json", "adapter.safetensors", "tokenizer.json"], "model*.safetensors"),
