@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 
 PIECE = 16_000_000
 """Elements that are converted at once: 64 MB in float32."""
 TORCH = {ir.DataType.FLOAT: torch.float32, ir.DataType.FLOAT16: torch.float16}
+
+STORED = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 class Stack:
@@ -189,7 +191,7 @@ def _mapped(folder: Path) -> Any:
     config = AutoConfig.from_pretrained(folder)
     weights: dict[str, torch.Tensor] = {}
     for file in sorted(folder.glob("*.safetensors")):
-        weights |= load_file(file)
+        weights |= _read(file)
     tied = config.tie_word_embeddings
     if tied and "model.embed_tokens.weight" in weights:
         weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
@@ -200,6 +202,30 @@ def _mapped(folder: Path) -> Any:
         return None
     model.load_state_dict({name: weights[name] for name in names}, assign=True)
     return model.requires_grad_(False).eval()
+
+
+def _read(file: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file, as views of its pages.
+
+    The library reads them into memory of their own.
+    """
+    with safe_open(file, "pt"):  # it holds the header against the file's size
+        pass
+    pages = np.memmap(file, dtype=np.uint8, mode="c")
+    begin = 8 + int(pages[:8].view("<u8")[0])
+    header = json.loads(bytes(pages[8:begin]))
+    header.pop("__metadata__", None)
+    found = {}
+    for name, entry in header.items():
+        dtype = STORED.get(entry["dtype"])
+        if dtype is None:
+            continue
+        start, stop = (begin + offset for offset in entry["data_offsets"])
+        part = torch.from_numpy(pages[start:stop])
+        if start % dtype.itemsize:
+            part = part.clone()
+        found[name] = part.view(dtype).reshape(entry["shape"])
+    return found
 
 
 def _quantizable(builder: Any, node: ir.Node) -> bool:
