@@ -28,10 +28,13 @@ GRAPH = {
 SHARED_HEADS = 7_900  # what a layer has besides, where several heads share keys
 # What takes the place of a product, and what one takes to be put into half precision.
 NODES = {"int8": 850, "uint8": 850, "q4": 100, "q4f16": 100}
-# Parent with onnx, onnxruntime and numpy; the exporter's libraries; the runtime of the check.
-PARENT, EXPORTER, RUNTIME = 150_000_000, 460_000_000, 110_000_000
-TRACED_LAYER = 8_000_000  # of memory, while the graph is traced
-WORKING = 130_000_000  # of memory, for the pieces that are converted at once
+# Memory that is a process's own, as the host counts it; mapped files are not.
+PARENT, EXPORTER, RUNTIME = 120_000_000, 225_000_000, 80_000_000
+TRACED_LAYER = 5_000_000  # while the graph is traced
+WORKING = 180_000_000  # for the pieces that are converted at once
+# What the check holds besides the mapped artefact, in its sizes: nothing, a copy as float32, or
+# matrices repacked for the processor.
+COPIES = {"fp32": 0.02, "fp16": 2.15, "int8": 1.1, "uint8": 1.1, "q4": 2.0, "q4f16": 2.3}
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def estimate(
         weights += sum(100 + -piece.size % PAGE for piece in outside)
     size = graph + weights + _texts(config, files, beside)
     scratch = graph + sum(files.get(name, 0) for name in texts.TOKENIZER) + 1_000_000
-    memory = _memory(config, stored, variant, size)
+    memory = _memory(config, variant, size)
     return {"size": size, "memory": memory, "scratch": scratch}
 
 
@@ -139,24 +142,8 @@ def _texts(config: dict[str, Any], files: dict[str, int], beside: dict[str, int]
     return size
 
 
-def _memory(
-    config: dict[str, Any],
-    stored: list[tuple[str, str, tuple[int, ...]]],
-    variant: str,
-    size: int,
-) -> int:
+def _memory(config: dict[str, Any], variant: str, size: int) -> int:
     """The most of what exporting, writing and checking take, one after another."""
     exporting = EXPORTER + TRACED_LAYER * config.get("num_hidden_layers", 0)
-    largest = max((_bytes(dtype, shape) for _, dtype, shape in stored), default=0)
-    writing = WORKING + (0 if variant in ("q4", "q4f16") else largest)
-    # Mapped and computed with as it is; or as float32 as well; or repacked for the processor.
-    times = {"fp32": 1.0, "fp16": 3.0, "int8": 1.1, "uint8": 1.1, "q4": 2.6, "q4f16": 2.9}
-    checking = RUNTIME + int(times[variant] * size)
-    return PARENT + max(exporting, writing, checking)
-
-
-def _bytes(dtype: str, shape: tuple[int, ...]) -> int:
-    size = {"F64": 8, "F32": 4, "U8": 1}.get(dtype, 2)
-    for length in shape:
-        size *= length
-    return size
+    checking = RUNTIME + int(COPIES[variant] * size)
+    return PARENT + max(exporting, WORKING, checking)
