@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from hub import safetensors
@@ -17,6 +18,8 @@ log = logging.getLogger(__name__)
 
 CONFIG = "config.json"
 CONFIG_LIMIT = 4 * 1024**2
+KEPT_HEADER = 4 * 1024**2
+"""Bytes of the largest header that is remembered once it was parsed."""
 MAX_TENSORS = 20_000
 """Tensors that plugins are told of: as many as a mixture of experts has, far fewer than a hoax."""
 
@@ -95,4 +98,10 @@ def _header(store: BlobStore, file: File) -> Header:
     with store.open(file.sha256) as blob:
         start = blob.read(8)
         start += blob.read(safetensors.header_length(start, file.size, file.path))
-    return safetensors.parse_header(start, size=file.size, name=file.path)
+    parse = _parse if len(start) <= KEPT_HEADER else safetensors.parse_header
+    return parse(start, size=file.size, name=file.path)
+
+
+# A form asks about the same model again and again, and each format does: parsing the header of a
+# mixture of experts takes most of a second.
+_parse = lru_cache(maxsize=32)(safetensors.parse_header)

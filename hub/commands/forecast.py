@@ -1,13 +1,13 @@
 """How commands print what a conversion will take, as the hub's dry run tells it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hub.commands.output import complain, plain, show, table
 from hub.sizes import size
 from hub.spans import between
 
-COLUMNS = ("variant", "state", "size", "memory", "scratch", "time", "repo")
+COLUMNS = ("variant", "state", "size", "memory", "scratch", "time")
 
 
 def tell(prospect: dict[str, Any], *, json_: bool) -> None:
@@ -24,6 +24,8 @@ def tell(prospect: dict[str, Any], *, json_: bool) -> None:
 def describe(prospect: Mapping[str, Any]) -> None:
     """Print a prospect for people."""
     table([_row(one) for one in prospect["variants"]], COLUMNS)
+    for repo, names in _repos(prospect["variants"]).items():
+        print(f"into    {repo}: {', '.join(names)}")
     disk, memory = prospect["disk"], prospect["memory"]
     print(f"disk    {size(disk['needed'])} of {size(disk['free'])} that are free")
     print(f"memory  {size(memory['needed'])} of {size(memory['allowed'])} that may be used")
@@ -37,6 +39,14 @@ def describe(prospect: Mapping[str, Any]) -> None:
         print("All of it is there already.")
 
 
+def _repos(variants: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The variants by the derived repo they are published in."""
+    found: dict[str, list[str]] = {}
+    for one in variants:
+        found.setdefault(one["repo"], []).append(one["variant"])
+    return found
+
+
 def _row(one: Mapping[str, Any]) -> dict[str, str | None]:
     about, least = ("≈ ", "≥ ") if one["rough"] else ("", "")
     return {
@@ -46,7 +56,6 @@ def _row(one: Mapping[str, Any]) -> dict[str, str | None]:
         "memory": _size(one["memory"], least),
         "scratch": _size(one["scratch"], about),
         "time": _time(one["seconds"]),
-        "repo": one["repo"],
     }
 
 

@@ -35,7 +35,7 @@ def test_nothing_is_asked_for(slmhub: Slmhub, settings: Settings, asked: list[An
     done = slmhub(*DRY, "--group-size", "32")
     assert done.code == 0, done.err
     assert "q8 missing 400.0 MB 1.0 GB 10.0 MB" in " ".join(done.out.split())
-    assert "hub/org_model-TOY" in done.out
+    assert "into    hub/org_model-TOY: q8, q4\n" in done.out
     assert "disk    1.3 GB of " in done.out
     assert "memory  1.0 GB of " in done.out
     assert "time    unknown yet" in done.out
