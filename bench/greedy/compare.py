@@ -23,7 +23,7 @@ COUNT = 32
 """Tokens that are compared after each prompt."""
 VOCABULARY = 2048
 SPECIAL = 259
-TOLERANCE = {"full": 0.1, "half": 0.3}
+TOLERANCE = {"full": 0.02, "half": 0.25}
 """How far a logit may be off where the choices differ, in standard deviations of all of them."""
 SECONDS = 600
 

@@ -11,7 +11,8 @@ from path import Sequence, main
 
 sys.path.pop()  # its other modules are named like packages
 
-F32 = 0  # ggml's number of the type
+F32 = 0  # in ggml's enum of types
+OFF = 0  # in llama.cpp's enum of flash attention
 
 
 def load(artefact: Path, longest: int) -> Callable[[], Sequence]:
@@ -30,7 +31,9 @@ def load(artefact: Path, longest: int) -> Callable[[], Sequence]:
     limits = llama_cpp.LlamaContextParams()
     limits.n_ctx = limits.n_batch = limits.n_ubatch = longest
     limits.n_threads = limits.n_threads_batch = 1
-    limits.type_k = limits.type_v = F32  # what is compared is the file, not a rounded cache
+    # What is compared is the file: neither a rounded cache nor attention in half precision.
+    limits.type_k = limits.type_v = F32
+    limits.flash_attn_type = OFF
 
     class Context:
         def __init__(self) -> None:
