@@ -79,12 +79,11 @@ def estimate(
     whole = _file(written, {tensor.name: tensor.kind for tensor in written}, keys)
     scratch = (whole if quantized or variant == base else 0) + matrix
     largest = max((prod(tensor.shape) for tensor in written), default=0)
-    memory = [CONVERTER + _conversion(written, tensors, config) + 9 * keys]
-    memory += [RUNTIME + _running(plan, written, size, keys, vocabulary)]
+    memory = [CONVERTER + _conversion(written, tensors) + 9 * keys]
+    memory += [RUNTIME + _running(variant, size, keys, vocabulary)]
     if quantized:
-        # The quantizer has one tensor in float32 and again in its new type.
-        final = mixture.BLOCKS[plan.embeddings or mixture.Mixture(plan, written).main]
-        memory += [QUANTIZER + largest * (4 + final[1] / final[0]) + 3 * keys]
+        # The quantizer has one tensor in float32, and as much again for its new type.
+        memory += [QUANTIZER + largest * 8 + 3 * keys]
     if use != "no":
         memory += [COLLECTOR + _collecting(text, vocabulary) + 3 * keys + 3 * matrix]
     return {
@@ -168,8 +167,10 @@ def tokenizer_bytes(files: dict[str, int], vocabulary: int) -> int:
         # Then it is inside the configuration, among thousands of special tokens perhaps.
         template = min(files.get("tokenizer_config.json", 0), 6_000)
     if pieces := files.get("tokenizer.model", 0):
-        # A piece has 9 bytes around its text there, and 16 here: length, score and type.
-        return template + max(pieces - 9 * vocabulary, 0) + 16 * vocabulary
+        # A piece has 9 bytes around its text there, 15 with it, and 16 around it here: its length,
+        # score and type. A larger vocabulary is filled up by the converter: "[PAD123456]".
+        known = min(vocabulary, pieces // 15)
+        return template + pieces + 7 * known + 27 * (vocabulary - known)
     if merges := files.get("merges.txt", 0):
         # The text of a token is about as long as a merge, which is two tokens and a space.
         return template + 21 * vocabulary + merges + 7 * vocabulary
@@ -190,22 +191,18 @@ def _matrix_bytes(tensors: list[Tensor]) -> int:
     return total
 
 
-def _conversion(
-    written: list[Tensor], tensors: dict[str, dict[str, Any]], config: dict[str, Any]
-) -> float:
+def _conversion(written: list[Tensor], tensors: dict[str, dict[str, Any]]) -> int:
     """The converter's tensors: it reads, casts and writes one at a time."""
     packed = any(tensor["dtype"] in ("U8", "I32", "F8_E4M3") for tensor in tensors.values())
-    del config
     largest = max((prod(tensor.shape) for tensor in written), default=0)
-    return largest * (12 if packed else 6)
+    return largest * (16 if packed else 8)
 
 
-def _running(plan: Plan, written: list[Tensor], size: int, keys: int, vocabulary: int) -> float:
+def _running(file_type: str, size: int, keys: int, vocabulary: int) -> int:
     """What the runtime has beside the mapped file: repacked weights, vocabulary, results."""
     # llama.cpp lays some types out anew for the processor, in memory of its own.
-    repacked = plan.file_type.startswith(("Q4", "Q5_K", "Q6_K", "Q8_0", "IQ4_NL", "Q2_K", "Q3_K"))
-    del written
-    return (size if repacked else 0) + 8 * keys + 520 * 4 * vocabulary
+    repacked = file_type.startswith(("Q4", "Q5_K", "Q6_K", "Q8_0", "IQ4_NL", "Q2_K"))
+    return (size if repacked else 0) + 8 * keys + 16 * vocabulary
 
 
 def _collecting(text: dict[str, Any], vocabulary: int) -> float:
