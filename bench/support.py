@@ -238,7 +238,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="three models, one variant each")
     parser.add_argument("--results", type=Path, help="a file that keeps the cells")
     parser.add_argument("--missing", action="store_true", help="only cells that it lacks")
-    parser.add_argument("--document", type=Path, help="draw the matrix from all that was kept")
+    parser.add_argument("--document", type=Path, help="draw the matrix from what was kept")
     arguments = parser.parse_args()
     models = arguments.models or (QUICK if arguments.quick else rows)
     settings = Settings()
@@ -251,6 +251,11 @@ def main() -> None:
             which = "first" if arguments.quick else arguments.variants
             agree &= try_plugin(bench, plugin, models, which, results, arguments)
     if arguments.document:
+        if lacking := gaps(results):
+            sys.exit(
+                f"no document is drawn with gaps, and {len(lacking)} cells were not tried: "
+                f"{', '.join(lacking[:5])} …"
+            )
         arguments.document.write_text(matrix.document(results, zoo, FORMS), "utf-8")
     sys.exit(not agree)
 
@@ -290,6 +295,16 @@ def try_plugin(
             # A plugin may know how to read what is quantized; nothing else here can work.
             agree &= bool(said["reason"]) or what in zoo.QUANTIZED
     return agree
+
+
+def gaps(results: dict[str, Any]) -> list[str]:
+    """The cells that were never tried."""
+    kept = results["cells"]
+    rows = [*zoo.MODELS, *FORMS]
+    lacking = [
+        f"{row} / {name}" for name in PLUGINS for row in rows if row not in kept.get(name, {})
+    ]
+    return lacking + [f"bad input / {name}" for name in PLUGINS if name not in results["bad"]]
 
 
 def read(path: Path | None) -> dict[str, Any]:

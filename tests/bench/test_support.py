@@ -114,9 +114,10 @@ def test_cells_give_their_reason_in_a_note() -> None:
     assert "| Qwen/Qwen3-0.6B | not tried |" in text
 
 
-def test_the_document_has_a_cell_for_every_model_and_every_format() -> None:
-    text = (ROOT / "docs" / "support.md").read_text("utf-8")
-    titles = [formats.read(ROOT / "plugins" / name).title for name in PLUGINS]
-    assert f"| Model | {' | '.join(titles)} |" in text
-    for model in support.zoo.MODELS.values():
-        assert f"| {model.published} | " in text
+def test_no_document_is_drawn_with_gaps() -> None:
+    rows = [*support.zoo.MODELS, *support.FORMS]
+    whole = {name: dict.fromkeys(rows, cell()) for name in support.PLUGINS}
+    assert not support.gaps({"cells": whole, "bad": dict.fromkeys(support.PLUGINS, {})})
+    del whole["mlx"]["qwen3-0.6b"]
+    lacking = support.gaps({"cells": whole, "bad": dict.fromkeys(support.PLUGINS[:-1], {})})
+    assert lacking == ["qwen3-0.6b / mlx", "bad input / mlx"]
