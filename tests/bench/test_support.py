@@ -117,7 +117,7 @@ def test_cells_give_their_reason_in_a_note() -> None:
 def test_no_document_is_drawn_with_gaps() -> None:
     rows = [*support.zoo.MODELS, *support.FORMS]
     whole = {name: dict.fromkeys(rows, cell()) for name in support.PLUGINS}
-    assert not support.gaps({"cells": whole, "bad": dict.fromkeys(support.PLUGINS, {})})
+    assert not support.gaps({"cells": whole, "bad": dict.fromkeys(support.PLUGINS)})
     del whole["mlx"]["qwen3-0.6b"]
-    lacking = support.gaps({"cells": whole, "bad": dict.fromkeys(support.PLUGINS[:-1], {})})
+    lacking = support.gaps({"cells": whole, "bad": dict.fromkeys(support.PLUGINS[:-1])})
     assert lacking == ["qwen3-0.6b / mlx", "bad input / mlx"]
