@@ -38,6 +38,7 @@ DROPPED = re.compile(
 HEADLESS = ("gemma", "pangu", "hunyuan", "deepseek")  # a tied head is not written twice
 
 KEYS = 1_500  # bytes of the keys that are not the tokenizer's
+NORMALIZER = 241_000  # bytes of a tokenizer.model that has rules for rewriting a text
 MIB = 1 << 20
 # Measured: README.md, "Estimates".
 SHIM = 14 * MIB  # the process that talks to the hub
@@ -169,6 +170,8 @@ def tokenizer_bytes(files: dict[str, int], vocabulary: int) -> int:
     if pieces := files.get("tokenizer.model", 0):
         # A piece has 9 bytes around its text there, 15 with it, and 16 around it here: its length,
         # score and type. A larger vocabulary is filled up by the converter: "[PAD123456]".
+        if pieces > 30 * vocabulary:
+            pieces -= NORMALIZER
         known = min(vocabulary, pieces // 15)
         return template + pieces + 7 * known + 27 * (vocabulary - known)
     if merges := files.get("merges.txt", 0):
