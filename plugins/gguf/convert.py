@@ -18,7 +18,7 @@ import child
 import cost
 from llama import FILE_TYPES
 from mixture import matrix_use
-from source import Refused, accept, link, llama_tree, read_weights
+from source import Refused, accept, link, read_weights
 
 HERE = Path(__file__).parent
 FLOATS = ("F32", "F16", "BF16")
@@ -178,8 +178,7 @@ def _write_base(
     view = link(source, job.scratch / "source" / _title(job.source_name))
     # -E and -s, not -I: the script finds its own modules through its folder, and nothing else of
     # the surroundings gets in.
-    script = str(llama_tree() / "convert_hf_to_gguf.py")
-    command = [sys.executable, "-E", "-s", script, str(view)]
+    command = [sys.executable, "-E", "-s", "-B", str(HERE / "converter.py"), str(view)]
     command += ["--outfile", str(path), "--outtype", float_type.lower()]
     try:
         child.run(command, folder=job.scratch, environment=_environment(job), watch=watch)
