@@ -9,12 +9,13 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 FLOAT, FLOAT16 = TensorProto.FLOAT, TensorProto.FLOAT16
 LARGEST = 65504.0
-# Squares and means of norms, and the angles of positions (up to 131072), do not fit into half.
+# Squares and means of norms do not fit into half, nor does what cosines and sines are scaled with.
 ALWAYS = r"norm|rotary"
-# What Gemma adds up over its layers exceeds 65504, and so do BitNet's squared activations.
+# What Gemma adds up over its layers exceeds 65504, and so do BitNet's squared activations, and the
+# scale of activations that it rounds to 8 bits: half would move some to the next of the 256 steps.
 BY_MODEL = {
     "gemma": r"^/model/(layers\.\d+/|embed_tokens/)?(Add|Mul)[^/]*$",
-    "bitnet": r"/mlp/(?!.*proj)",
+    "bitnet": r"/mlp/(?!.*proj)|_proj/(?!MatMul)",
 }
 
 
@@ -24,8 +25,27 @@ def keep(model_type: str) -> re.Pattern[str]:
     return re.compile("|".join([ALWAYS, *special]))
 
 
+def angles(graph: Graph, types: dict[str, int]) -> list[NodeProto]:
+    """Every node on the way to a cosine or a sine, both included.
+
+    Half precision has 11 bits: at position 640 it is off by a quarter of a radian, and beyond 2048
+    neighbours fall together. Names do not find these nodes: onnxruntime puts in a Transpose of its
+    own, and the choice of LongRoPE's frequencies stands outside of the module that rotates.
+    """
+    makers = {name: node for node in graph.nodes for name in node.output}
+    found: dict[int, NodeProto] = {}
+    left = [node for node in graph.nodes if node.op_type in ("Cos", "Sin")]
+    while left:
+        node = left.pop()
+        if id(node) not in found:
+            found[id(node)] = node
+            floats = (name for name in node.input if types.get(name) == FLOAT)
+            left += [makers[name] for name in floats if name in makers]
+    return list(found.values())
+
+
 def to_half(graph: Graph, model_type: str) -> None:
-    """Turn everything to float16 but what `keep` names, with casts in between.
+    """Turn everything to float16 but `angles` and what `keep` names, with casts in between.
 
     The cache's inputs and outputs become float16; logits stay float32, as every program takes them.
     """
@@ -40,6 +60,7 @@ def to_half(graph: Graph, model_type: str) -> None:
     # What type each float value has from now on: what its producer computes in.
     now: dict[str, int] = {value.name: FLOAT16 for value in model.graph.input}
     full = {id(node) for node in graph.nodes if kept.search(node.name)}
+    full |= {id(node) for node in angles(graph, types)}
     users = graph.users()
     for name in graph.weights:
         every = all(id(node) in full for node in users[name])
