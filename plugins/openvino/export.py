@@ -46,9 +46,10 @@ def tokenizer_of(folder: Path) -> Any:
 
 def export_tokenizer(view: Path, export: Path) -> Any:
     """Write the graphs of tokenizer and detokenizer; the tokenizer."""
+    tokenizer = tokenizer_of(view)
+    # After it: what the exporter imports takes longer than to find a tokenizer unreadable.
     from optimum.exporters.openvino.convert import export_tokenizer as write
 
-    tokenizer = tokenizer_of(view)
     write(tokenizer, export, task=TASK)
     for name in (TOKENIZER, DETOKENIZER):
         if not (export / f"{name}.xml").exists():

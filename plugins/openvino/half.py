@@ -36,7 +36,7 @@ def recast_bin(source: Path, target: Path, places: list[tuple[int, int]]) -> boo
                     halves = numbers.astype("<f2")
                 fits = fits and bool((np.isfinite(halves) | ~np.isfinite(numbers)).all())
                 new.write(halves.tobytes())
-                say(done=old.tell() / max(1, total), message="writing FP16")
+                say(done=0.5 * old.tell() / max(1, total), message="writing FP16")
     return fits
 
 
@@ -64,7 +64,7 @@ def compress(xml: Path, output: Path) -> bool:
         for rows in np.array_split(node.data, max(1, node.data.nbytes // PIECE)):
             if np.abs(rows).max() > limit:
                 return False
-    say(done=0.3, message="writing FP16")
+    say(done=0.5, message="writing FP16")
     openvino.save_model(model, output / f"{MODEL}.xml", compress_to_fp16=True)
     normalise(output / f"{MODEL}.xml")
     return True

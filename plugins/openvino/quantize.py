@@ -15,41 +15,63 @@ from typing import Any
 
 from child import say
 from ir import MODEL, normalise
-from recipes import RECIPES, SMALLEST_GROUP, aware
+from recipes import RECIPES, SMALLEST_GROUP, Recipe, aware
 
 CALIBRATION = Path(__file__).with_name("calibration.txt")
 TOKENS = 128  # of a sample: some sentences, and little memory for what flows between layers
 
 
-def counted(
-    sequence: Iterable[Any],
-    *,
-    description: str,
-    total: int | None = None,
-    weights: Sequence[float] | None = None,
-) -> Iterator[Any]:
-    """What NNCF goes through, one by one: told to the parent instead of drawn on a terminal."""
-    items = list(sequence) if total is None else sequence
-    count = total if total is not None else len(items)  # type: ignore[arg-type]
-    shares = list(weights) if weights is not None else [1] * max(1, count)
-    done = 0.0
-    for number, item in enumerate(items):
-        yield item
-        done += shares[number]
-        say(done=done / max(1, sum(shares)), message=description.lower())
+class Progress:
+    """What NNCF goes through, told to the parent instead of drawn on a terminal.
+
+    NNCF goes through the layers once for each of its steps. How many there will be follows from
+    the options; each gets the same part of what is left.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.done, self.left = 0.0, steps
+
+    def track(
+        self,
+        sequence: Iterable[Any],
+        *,
+        description: str,
+        total: int | None = None,
+        weights: Sequence[float] | None = None,
+    ) -> Iterator[Any]:
+        """What NNCF calls by this name and with these arguments."""
+        items = list(sequence) if total is None else sequence
+        count = total if total is not None else len(items)  # type: ignore[arg-type]
+        shares = list(weights) if weights is not None else [1] * max(1, count)
+        part = (1 - self.done) / self.left
+        start, passed = self.done, 0.0
+        for number, item in enumerate(items):
+            yield item
+            passed += shares[number]
+            self.done = start + part * min(1, passed / max(1, sum(shares)))
+            say(done=self.done, message=description.lower())
+        self.left = max(1, self.left - 1)
+
+    def show(self) -> None:
+        """Have NNCF's steps tell how far they are."""
+        from nncf.common.tensor_statistics import aggregator
+        from nncf.quantization.algorithms.weight_compression import (
+            algorithm,
+            awq,
+            mixed_precision,
+            scale_estimation,
+        )
+
+        for step in (aggregator, algorithm, awq, mixed_precision, scale_estimation):
+            step.track = self.track
 
 
-def show_progress() -> None:
-    """Have NNCF's steps tell how far they are."""
-    from nncf.quantization.algorithms.weight_compression import (
-        algorithm,
-        awq,
-        mixed_precision,
-        scale_estimation,
-    )
-
-    for step in (algorithm, awq, mixed_precision, scale_estimation):
-        step.track = counted
+def steps(recipe: Recipe, options: dict[str, Any]) -> int:
+    """How often NNCF will go through the layers, or through the samples."""
+    if recipe.bits != 4:
+        return 1
+    chosen = [options["awq"], options["scale_estimation"], options["ratio"] < 1]
+    return 1 + aware(recipe, options) + sum(map(bool, chosen))
 
 
 def passages() -> list[str]:
@@ -85,8 +107,8 @@ def main(export: Path, output: Path, variant: str, options: dict[str, Any]) -> N
     import nncf
     import openvino
 
-    show_progress()
     recipe = RECIPES[variant]
+    Progress(steps(recipe, options)).show()
     graph = openvino.Core().read_model(export / f"{MODEL}.xml")
     how: dict[str, Any] = {}
     if recipe.bits == 4:

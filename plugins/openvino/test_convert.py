@@ -113,20 +113,44 @@ def test_nothing_of_the_machine_is_in_a_file(sample: Path) -> None:
 def test_again(sample: Path, tmp_path: Path) -> None:
     """The same bytes, of another export in another folder; a weight that is tied is stored."""
     for variant in ("fp16", "int4"):
-        make(zoo.SAMPLE, tmp_path / variant, variant, tmp_path / "scratch")
-        assert digests(tmp_path / variant) == digests(sample / variant)
+        folder = tmp_path / variant
+        folder.mkdir()
+        plugin.convert(zoo.SAMPLE, folder, variant, OPTIONS, Job(tmp_path / "scratch"))
+        assert digests(folder) == digests(sample / variant)
 
 
-def test_bitnet_with_all_options(tmp_path: Path) -> None:
+def test_calibrated(sample: Path, tmp_path: Path) -> None:
+    """Weighed by activations, with a ratio, in the groups that are asked for."""
+    options = {"group_size": 32, "ratio": 0.6, "awq": True, "scale_estimation": True}
+    seen = make(zoo.SAMPLE, tmp_path / "int4", "int4", sample / "scratch", **options)
+    assert seen["tokens"] == 16
+    text = (tmp_path / "int4" / "openvino_model.xml").read_text("utf-8")
+    assert "/awq_mul" in text
+    assert 'element_type="u4"' in text
+    said = json.loads((tmp_path / "int4" / "openvino_config.json").read_bytes())
+    assert said["quantization_config"]["quant_method"] == "awq"
+    size = sum(path.stat().st_size for path in (tmp_path / "int4").iterdir())
+    assert estimated(zoo.SAMPLE, "int4", **options)["size"] == pytest.approx(size, rel=0.03)
+
+
+def test_bitnet(tmp_path: Path) -> None:
     """Packed ternary weights; the sizes of groups that do not divide; only tokenizer.model."""
     model = zoo.write("bitnet-b1.58-2b", tmp_path / "model", layers=2, tokenizer="model")
-    options = {"group_size": 64, "ratio": 0.6, "awq": True, "scale_estimation": True}
-    make(model, tmp_path / "int4", "int4-sym", tmp_path / "scratch", **options)
+    make(model, tmp_path / "int4", "int4-sym", tmp_path / "scratch", group_size=64)
     assert (tmp_path / "int4" / "tokenizer.json").exists()
     config = json.loads((tmp_path / "int4" / "config.json").read_bytes())
     assert not config.keys() & {"quantization_config", "auto_map"}
-    said = json.loads((tmp_path / "int4" / "openvino_config.json").read_bytes())
-    assert said["quantization_config"]["quant_method"] == "awq"
+    size = sum(path.stat().st_size for path in (tmp_path / "int4").iterdir())
+    assert estimated(model, "int4-sym", group_size=64)["size"] == pytest.approx(size, rel=0.03)
+
+
+def test_gemma_3(tmp_path: Path) -> None:
+    """Its embedding, which scales, is exported in FP32 beside the BF16 of all others."""
+    model = zoo.write("gemma-3-1b", tmp_path / "model", layers=2)
+    make(model, tmp_path / "fp16", "fp16", tmp_path / "scratch")
+    assert "bf16" not in (tmp_path / "fp16" / "openvino_model.xml").read_text("utf-8")
+    size = sum(path.stat().st_size for path in (tmp_path / "fp16").iterdir())
+    assert estimated(model, "fp16")["size"] == pytest.approx(size, rel=0.03)
 
 
 def test_the_list_of_architectures_is_the_tools() -> None:
