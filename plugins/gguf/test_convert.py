@@ -237,7 +237,7 @@ def test_variant_equals_the_bare_tools_and_runs(
 
 def test_one_base_for_all_variants(converted: tuple[Path, Job, list[str]]) -> None:
     folder, job, ran = converted
-    outtypes = [command.rsplit(maxsplit=1)[1] for command in ran if "convert_hf_to_gguf" in command]
+    outtypes = [line.rsplit(maxsplit=1)[1] for line in ran if "converter.py" in line]
     assert outtypes == ["f32", "f16", "bf16"]
     assert (job.scratch / "base-BF16.gguf").exists()
     assert (folder / "BF16" / "acme_tiny-BF16.gguf").stat().st_nlink == 1
@@ -302,17 +302,17 @@ def test_estimate_of_plain_variants(tiny: Path, converted: tuple[Path, Job, list
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Job]:
-    """Every variant that takes a matrix, from the trained sample, by one job."""
+def measured(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Job]:
+    """Every variant that takes a matrix, by one job."""
     folder = tmp_path_factory.mktemp("measured")
     job = Job(folder / "scratch")
     for variant in WITH_MATRIX:
         (folder / variant).mkdir()
-        plugin.convert(SAMPLE, folder / variant, variant, {}, job)
+        plugin.convert(tiny, folder / variant, variant, {}, job)
     return folder, job
 
 
-def test_one_matrix_for_all_variants(measured: tuple[Path, Job]) -> None:
+def test_one_matrix_for_all_variants(tiny: Path, measured: tuple[Path, Job]) -> None:
     folder, job = measured
     name = "acme_tiny-imatrix.gguf"
     matrix = (job.scratch / name).read_bytes()
@@ -320,14 +320,14 @@ def test_one_matrix_for_all_variants(measured: tuple[Path, Job]) -> None:
         names = sorted(path.name for path in (folder / variant).iterdir())
         assert names == [f"acme_tiny-{variant}.gguf", name]
         assert (folder / variant / name).read_bytes() == matrix
-        figures = said(SAMPLE, variant, {})
+        figures = said(tiny, variant, {})
         assert figures["size"] == pytest.approx(bytes_in(folder / variant), rel=0.03), variant
         header = container.read(folder / variant / names[0])
         assert header.keys["quantize.imatrix.file"] == name
         assert header.keys["quantize.imatrix.dataset"] == "calibration.txt"
     keys = container.read(job.scratch / name).keys
     assert keys["general.type"] == "imatrix"
-    assert keys["imatrix.chunk_size"] == 512
+    assert keys["imatrix.chunk_size"] == 128  # all the positions that the model has
     assert 8 <= keys["imatrix.chunk_count"] <= 32
 
 
@@ -339,7 +339,9 @@ def test_variant_with_a_matrix_runs(
     assert plugin.check(folder / variant, Job(tmp_path / "scratch"))["tokens"] == plugin.TOKENS
 
 
-def test_matrix_of_an_earlier_job_is_taken(measured: tuple[Path, Job], tmp_path: Path) -> None:
+def test_matrix_of_an_earlier_job_is_taken(
+    tiny: Path, measured: tuple[Path, Job], tmp_path: Path
+) -> None:
     """Another job, one thread, and the matrix from before: the same bytes."""
     folder, _ = measured
     job = Job(tmp_path / "scratch")
@@ -347,7 +349,7 @@ def test_matrix_of_an_earlier_job_is_taken(measured: tuple[Path, Job], tmp_path:
     output = tmp_path / "output"
     output.mkdir()
     job.threads = 1
-    plugin.convert(SAMPLE, output, "Q2_K", {}, job)
+    plugin.convert(tiny, output, "Q2_K", {}, job)
     assert not any("importance" in message for _, message in job.reports)
     for path in output.iterdir():
         assert path.read_bytes() == (folder / "Q2_K" / path.name).read_bytes()
@@ -388,14 +390,19 @@ for name in sys.argv[3:]:
 """
 
 
-def test_matrix_improves_a_trained_model(measured: tuple[Path, Job], tmp_path: Path) -> None:
+def test_matrix_improves_a_trained_model(tmp_path: Path) -> None:
     """Perplexity of the sample on code of its kind that the calibration text does not hold."""
-    folder, job = measured
+    job = Job(tmp_path / "scratch")
     files = []
     for variant in ("IQ3_S", "Q2_K"):
-        plugin.convert(SAMPLE, tmp_path, variant, NEVER, job)
-        files += [tmp_path / f"acme_tiny-{variant}.gguf"]
-        files += [folder / variant / f"acme_tiny-{variant}.gguf"]
+        for name, options in {"without": NEVER, "with": {}}.items():
+            output = tmp_path / name
+            output.mkdir(exist_ok=True)
+            plugin.convert(SAMPLE, output, variant, options, job)
+            files.append(output / f"acme_tiny-{variant}.gguf")
+    keys = container.read(job.scratch / "acme_tiny-imatrix.gguf").keys
+    assert keys["imatrix.chunk_size"] == 512
+    assert said(SAMPLE, "Q2_K", NEVER)["size"] == pytest.approx(files[2].stat().st_size, rel=0.03)
     text = Path(json.__file__).parent.parent / "argparse.py"
     command = [sys.executable, "-I", "-c", PERPLEXITY, HERE, text, *files]
     seen = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
@@ -635,6 +642,28 @@ def edit_config(source: Path, **values: Any) -> None:
     path = source / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(config | values), encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["phi-3.5-mini", "phi-4-mini", "olmo-2-1b"])
+def test_what_the_converter_alone_leaves_out(name: str, tmp_path: Path) -> None:
+    sys.path.insert(0, str(HERE.parent.parent / "samples"))
+    sys.path.insert(0, str(models.llama_tree() / "gguf-py"))
+    import gguf
+    import zoo
+
+    source = zoo.write(name, tmp_path / "source", width=128, layers=1)
+    output = tmp_path / "output"
+    output.mkdir()
+    plugin.convert(source, output, "F16", {}, Job(tmp_path / "scratch"))
+    (path,) = output.iterdir()
+    reader = gguf.GGUFReader(path)
+    assert reader.fields["tokenizer.ggml.model"].contents() == "llama"
+    factors = {tensor.name: tensor.data.tolist() for tensor in reader.tensors}
+    if name.startswith("phi"):
+        scaling = json.loads((source / "config.json").read_bytes())["rope_scaling"]
+        for length in ("long", "short"):
+            written = factors[f"rope_factors_{length}.weight"]
+            assert written == pytest.approx(scaling[f"{length}_factor"])
 
 
 def test_unknown_architecture(tmp_path: Path) -> None:
