@@ -14,7 +14,7 @@ from layout import FILES, HALF, PAGE, SMALL, external, unpacked
 BLOCK = 32
 # Bytes of the exported graph: of the whole model, and of each layer where every head has keys.
 GRAPH = {
-    "bitnet": (10_800, 27_480),
+    "bitnet": (11_100, 20_030),
     "gemma3_text": (12_400, 23_780),
     "granite": (8_700, 16_580),
     "llama": (8_100, 16_480),
@@ -99,7 +99,7 @@ def _pieces(
     if variant in ("int8", "uint8"):
         return [
             Piece(elements, entry + 10),
-            Piece(4 * rows, entry + 6),
+            Piece(4 * rows, entry + 7),
             Piece(rows, entry + 11),
         ]
     if variant in ("q4", "q4f16"):

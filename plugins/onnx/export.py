@@ -51,9 +51,9 @@ class Product(torch.nn.Module):
 
 
 class TernaryProduct(Product):
-    """A layer of BitNet: inputs rounded to 8 bits for each token, weights -1, 0 and 1, one scale.
+    """A layer of BitNet: weights -1, 0 and 1, with one scale for all of them.
 
-    It computes what transformers' AutoBitLinear computes, in the same order.
+    Activations stay as they are, where transformers rounds them to 8 bits: see README, "BitNet".
     """
 
     def __init__(self, linear: torch.nn.Linear) -> None:
@@ -61,9 +61,7 @@ class TernaryProduct(Product):
         self.weight_scale = torch.nn.Parameter(torch.ones(1), requires_grad=False)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        scale = 127 / tokens.abs().amax(dim=-1, keepdim=True).clamp(min=1e-5)
-        rounded = (tokens * scale).round().clamp(-128, 127) / scale
-        return super().forward(rounded) * self.weight_scale
+        return super().forward(tokens) * self.weight_scale
 
 
 def _empty(shape: tuple[int, ...]) -> torch.Tensor:

@@ -57,7 +57,9 @@ class Graph:
         return found
 
     def add(self, tensor: Tensor) -> str:
-        """Have a tensor in the graph; returns its name."""
+        """Have a tensor in the graph; returns its name, which no other may have."""
+        if tensor.name in self.tensors:
+            raise ValueError(f"two tensors are called {tensor.name}")
         self.tensors[tensor.name] = tensor
         return tensor.name
 

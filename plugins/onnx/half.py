@@ -11,11 +11,10 @@ FLOAT, FLOAT16 = TensorProto.FLOAT, TensorProto.FLOAT16
 LARGEST = 65504.0
 # Squares and means of norms do not fit into half, nor does what cosines and sines are scaled with.
 ALWAYS = r"norm|rotary"
-# What Gemma adds up over its layers exceeds 65504, and so do BitNet's squared activations, and the
-# scale of activations that it rounds to 8 bits: half would move some to the next of the 256 steps.
+# What Gemma adds up over its layers exceeds 65504, and so do BitNet's squared activations.
 BY_MODEL = {
     "gemma": r"^/model/(layers\.\d+/|embed_tokens/)?(Add|Mul)[^/]*$",
-    "bitnet": r"/mlp/(?!.*proj)|_proj/(?!MatMul)",
+    "bitnet": r"/mlp/(?!.*proj)",
 }
 
 

@@ -201,7 +201,8 @@ class _Rewriter:
         add = self._graph.add
         shape = (made.columns, made.rows)
         codes = add(Tensor(f"{name}_quantized", kind, shape, made.codes))
-        scale = add(Tensor(f"{name}_scale", TensorProto.FLOAT, (made.rows,), made.scales))
+        # Not `_scale`, as onnxruntime's quantizer names it: BitNet has a weight of that name.
+        scale = add(Tensor(f"{name}_scales", TensorProto.FLOAT, (made.rows,), made.scales))
         zero = add(Tensor(f"{name}_zero_point", kind, (made.rows,), made.zeros))
         if uses.lookups:
             self._graph.constant("/last_axis", [-1], np.int64)
