@@ -291,6 +291,13 @@ def bytes_in(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
 
 
+def with_base(scratch: Path, before: Job) -> Job:
+    """A job that has the base of the job before, so that it need not be written again."""
+    job = Job(scratch)
+    os.link(before.scratch / "base-BF16.gguf", scratch / "base-BF16.gguf")
+    return job
+
+
 def test_estimate_of_plain_variants(tiny: Path, converted: tuple[Path, Job, list[str]]) -> None:
     folder, job, _ = converted
     for variant in PLAIN:
@@ -302,10 +309,14 @@ def test_estimate_of_plain_variants(tiny: Path, converted: tuple[Path, Job, list
 
 
 @pytest.fixture(scope="module")
-def measured(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Job]:
+def measured(
+    tiny: Path,
+    converted: tuple[Path, Job, list[str]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, Job]:
     """Every variant that takes a matrix, by one job."""
     folder = tmp_path_factory.mktemp("measured")
-    job = Job(folder / "scratch")
+    job = with_base(folder / "scratch", converted[1])
     for variant in WITH_MATRIX:
         (folder / variant).mkdir()
         plugin.convert(tiny, folder / variant, variant, {}, job)
@@ -343,8 +354,8 @@ def test_matrix_of_an_earlier_job_is_taken(
     tiny: Path, measured: tuple[Path, Job], tmp_path: Path
 ) -> None:
     """Another job, one thread, and the matrix from before: the same bytes."""
-    folder, _ = measured
-    job = Job(tmp_path / "scratch")
+    folder, before = measured
+    job = with_base(tmp_path / "scratch", before)
     (job.earlier / "IQ3_S").symlink_to(folder / "IQ3_S")
     output = tmp_path / "output"
     output.mkdir()
@@ -411,8 +422,10 @@ def test_matrix_improves_a_trained_model(tmp_path: Path) -> None:
     assert with_q2 < plain_q2
 
 
-def test_embeddings_at_q8(tiny: Path, tmp_path: Path) -> None:
-    job = Job(tmp_path / "scratch")
+def test_embeddings_at_q8(
+    tiny: Path, converted: tuple[Path, Job, list[str]], tmp_path: Path
+) -> None:
+    job = with_base(tmp_path / "scratch", converted[1])
     options = NEVER | {"embedding_q8_0": True}
     output = tmp_path / "output"
     output.mkdir()
@@ -424,7 +437,10 @@ def test_embeddings_at_q8(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_variant_that_can_do_without_a_matrix_does(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Path,
+    converted: tuple[Path, Job, list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     real = child.run
 
@@ -434,7 +450,7 @@ def test_variant_that_can_do_without_a_matrix_does(
         return real(command, **rest)
 
     monkeypatch.setattr(child, "run", run)
-    job = Job(tmp_path / "scratch")
+    job = with_base(tmp_path / "scratch", converted[1])
     plugin.convert(tiny, tmp_path, "Q2_K", {}, job)
     assert "without an importance matrix" in job.reports[-1][1]
     with pytest.raises(Failure) as raised:
