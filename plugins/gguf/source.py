@@ -31,7 +31,7 @@ UNPACKED = {"bitnet", "compressed-tensors", "fp8", "gptq", "modelopt", "mxfp4"}
 # Architectures that the converter takes from the top of config.json even if text_config names one.
 OUTER_WINS = {"Sarashina2VisionForCausalLM", "StepVLForConditionalGeneration"}
 BITNET = {"BitNetForCausalLM", "BitnetForCausalLM"}
-TOKENIZERS = ("tokenizer*.json", "*.model", "*vocab*", "*.tiktoken", "tekken.json")
+TOKENIZERS = ("tokenizer.json", "*.model", "*vocab*", "*.tiktoken", "tekken.json")
 # Python code and pickles: what a transformers or torch that is not ours might run.
 CODE = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth", ".py"}
 
