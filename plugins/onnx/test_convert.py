@@ -159,6 +159,9 @@ def test_unquantized_variants_say_what_transformers_says(
     expected = reference(tiny, prompt(tiny))
     for variant in ("fp32", "fp16"):
         assert tokens(folder / variant, tmp_path) == expected
+    # Where half precision could not tell positions apart.
+    exact = logits(folder / "fp32", 3000)
+    assert np.abs(logits(folder / "fp16", 3000) - exact).max() < 0.1 * exact.std()
 
 
 def test_quantized_variants_compute_nearly_the_same(
@@ -286,7 +289,7 @@ def test_longrope_follows_the_length(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     source = zoo.write("phi-4-mini", tmp_path / "source", layers=2)
-    convert(source, tmp_path, ["fp32"], Job(tmp_path / "scratch"))
+    convert(source, tmp_path, ["fp32", "fp16"], Job(tmp_path / "scratch"))
     assert "auto_map" not in json.loads((tmp_path / "fp32" / "config.json").read_bytes())
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
     for first in (0, 5000):
@@ -294,6 +297,8 @@ def test_longrope_follows_the_length(tmp_path: Path) -> None:
         with torch.no_grad():
             expected = model(torch.arange(300, 320)[None], position_ids=places).logits.numpy()
         assert np.abs(logits(tmp_path / "fp32", first) - expected).max() < 1e-3
+        half = logits(tmp_path / "fp16", first)
+        assert np.abs(half - expected).max() < 0.1 * expected.std()
 
 
 def test_gemma_from_tokenizer_model_alone(tmp_path: Path) -> None:
