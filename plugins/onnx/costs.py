@@ -34,7 +34,7 @@ TRACED_LAYER = 5_000_000  # while the graph is traced
 WORKING = 180_000_000  # for the pieces that are converted at once
 # What the check holds besides the mapped artefact, in its sizes: nothing, a copy as float32, or
 # matrices repacked for the processor.
-COPIES = {"fp32": 0.02, "fp16": 2.55, "int8": 1.1, "uint8": 1.1, "q4": 2.0, "q4f16": 2.3}
+COPIES = {"fp32": 0.02, "fp16": 2.55, "int8": 1.1, "uint8": 1.1, "q4": 2.1, "q4f16": 2.5}
 
 
 @dataclass(frozen=True)

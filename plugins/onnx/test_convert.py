@@ -84,6 +84,7 @@ def reference(source: Path, prompt: list[int], count: int = SAME) -> list[int]:
     import torch
     from transformers import AutoModelForCausalLM
 
+    torch.set_num_threads(1)  # a tiny model gains nothing by more
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
     seen = list(prompt)
     with torch.no_grad():
@@ -179,7 +180,9 @@ def logits(artefact: Path, first: int = 0) -> np.ndarray:
     import onnxruntime
 
     (path,) = (artefact / "onnx").glob("*.onnx")
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), settings, ["CPUExecutionProvider"])
     ids = np.arange(300, 320)[None]
     given: dict[str, Any] = {
         "input_ids": ids,
