@@ -7,6 +7,7 @@ Progress goes to stdout, as lines that begin with `progress `.
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ def main(path: str) -> None:
 
     stream.install(Model, store, report)
     _leave_positions_out(SmolLM3Model)
+    _fuse_on_processors(Model)
     source, output = request["source"], request["output"]
     # A cache that holds just the window refuses every run that is shorter than the window.
     extra = ["windowed_kv_cache=false"]
@@ -64,6 +66,21 @@ def _flatten(config: Any) -> None:
         config.rope_local_base_freq = rope["sliding_attention"]["rope_theta"]
         config.rope_parameters = dict(rope["full_attention"])
         config.rope_theta = rope["full_attention"]["rope_theta"]
+
+
+def _fuse_on_processors(base: Any) -> None:
+    """Let fp16 for CPUs have the fused attention that the CPU has kernels for.
+
+    The builder spells it out instead, with keys and values said to be as long as the queries:
+    the runtime then ends at the second token (onnxruntime-genai, issue 2009).
+    """
+    for name in ("is_gqa_supported", "is_packed_attn_supported"):
+        supported = getattr(base, name)
+
+        def fused(self: Any, supported: Callable[[Any], bool] = supported) -> bool:
+            return bool(supported(self)) or (self.ep == "cpu" and self.io_dtype.name == "FLOAT16")
+
+        setattr(base, name, fused)
 
 
 def _leave_positions_out(smollm: Any) -> None:

@@ -37,9 +37,9 @@ def main(folder: Path, result: Path) -> None:
                     raise ValueError(f"genai_config.json names {wanted}, which the graph has not")
     provider = folder.name.partition("-")[0]
     note = (
-        f"Not run: the execution provider {provider} has no device here."
-        f" The graph is valid, with {len(graph.node)} nodes and {len(graph.initializer)} weights,"
-        " and genai_config.json fits it."
+        f"Not run: there is no device for {provider} here. Looked at: {len(graph.node)} nodes read"
+        f" only values that are there before them, {len(graph.initializer)} weights lie within"
+        " their file, genai_config.json names the graph's inputs and outputs."
     )
     result.write_text(json.dumps({"ran": False, "note": note}), encoding="utf-8")
 
