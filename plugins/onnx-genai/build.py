@@ -47,7 +47,9 @@ def main(path: str) -> None:
     if request["precision"] == "int4":
         named = {"block_size": "block_size", "accuracy_level": "accuracy_level"}
         named["algorithm"] = "algo_config"
-        extra += [f"{named[key]}={value}" for key, value in request["options"].items()]
+        # Level 0 is the builder's choice, which it makes where none is named.
+        chosen = {key: value for key, value in request["options"].items() if value != 0}
+        extra += [f"{named[key]}={value}" for key, value in chosen.items()]
     arguments = (source, source, output, request["precision"], request["provider"])
     options = builder.parse_extra_options(*arguments, request["cache"], extra)
     _flatten(options["hf_details"]["hf_config"])
