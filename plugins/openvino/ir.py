@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from xml.sax.saxutils import quoteattr
 
 MODEL, TOKENIZER, DETOKENIZER = "openvino_model", "openvino_tokenizer", "openvino_detokenizer"
 
@@ -38,3 +39,17 @@ def recast(text: str) -> str:
     text = text.replace('element_type="bf16"', 'element_type="f16"')
     text = text.replace('destination_type="bf16"', 'destination_type="f16"')
     return text.replace('precision="BF16"', 'precision="FP16"')
+
+
+def decompressing(text: str, names: list[str]) -> str:
+    """The same graph, with the conversions of these names marked as those of stored weights.
+
+    A runtime keeps such weights as they are stored and widens them where it computes.
+    """
+    mark = '<rt_info><attribute name="decompression" version="0" /></rt_info>'
+    for name in names:
+        layer = f'name="{quoteattr(name)[1:-1]}" type="Convert"'
+        found = text.index(layer)
+        end = text.index("/>", found) + 2
+        text = text[:end] + mark + text[end:]
+    return text
