@@ -12,8 +12,8 @@ PLAIN = (4_400, 7_600)
 QUANTIZED = 260  # bytes that one quantized product adds to it
 TEXTS = 1_900  # genai_config.json and tokenizer_config.json
 INTERPRETER = 50_000_000  # the parent of the processes
-BUILDER = 650_000_000  # the builder with torch, transformers and onnxruntime
-PIECE = 16_000_000  # elements that are converted at once: stream.py
+BUILDER = 400_000_000  # the builder with torch, transformers and onnxruntime
+PIECE = 4_000_000  # elements that are converted at once: stream.py
 RUNTIME = 250_000_000  # the runtime of the check, without weights
 SHARED = {"cuda", "dml", "webgpu"}
 
@@ -30,7 +30,7 @@ def estimate(
     width = 4 if variant in ("cpu-fp32", "cpu-int4") else 2
     layers = config["num_hidden_layers"]
     tied = config.get("tie_word_embeddings", config["model_type"] == "gemma3_text")
-    weights, quantized, products, largest = 0, 0, 0, 0
+    weights, quantized, products, largest, heaviest = 0, 0, 0, 0, 0
     shapes = {name: each["shape"] for name, each in tensors.items()}
     if tied:
         shapes.pop("lm_head.weight", None)
@@ -41,7 +41,8 @@ def estimate(
             weights += width * elements
         else:
             bits = _bits(name, options["algorithm"], layers, head=embedding)
-            quantized += _quantized(shape, bits, width, options)
+            one = _quantized(shape, bits, width, options)
+            quantized, heaviest = quantized + one, max(heaviest, one)
             products += 1
         largest = max(largest, elements)
     fixed, layer = GRAPH.get(config["model_type"], PLAIN)
@@ -49,10 +50,9 @@ def estimate(
     data = weights + quantized + width * _angles(config)
     size = graph + data + _texts(files)
     scratch = quantized + 100_000 + sum(files.get(name, 0) for name in ("config.json",))
-    # A piece in the source's type, in that of the inputs, quantized, and as the tool's messages.
-    building = BUILDER + 16 * min(largest, PIECE) + width * _angles(config)
-    if precision == "int4":
-        building += 2 * 20 * largest // 32
+    # A piece in the source's type, in that of the inputs, quantized, and as the tool's messages;
+    # the angles in float32 with what they are computed from; the parts of a weight and their whole.
+    building = BUILDER + 16 * min(largest, PIECE) + 16 * _angles(config) + 2 * heaviest
     memory = building
     if provider == "cpu":
         # Weights are repacked or converted for the processor while the originals are held.

@@ -6,6 +6,7 @@ file, each weight is quantized by itself, in slices, by the builder's own code, 
 is read piece by piece.
 """
 
+import gc
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,8 +18,8 @@ import torch
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 
-PIECE = 16_000_000
-"""Elements that are converted at once: 64 MB in float32."""
+PIECE = 4_000_000
+"""Elements that are converted at once: 16 MB in float32."""
 TORCH = {ir.DataType.FLOAT: torch.float32, ir.DataType.FLOAT16: torch.float16}
 
 STORED = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -173,6 +174,7 @@ def install(base: Any, store: Callable[[Any], Store], report: Callable[[float, s
 
     def quantize(self: Any) -> ir.Model:
         kept = store(self)
+        gc.freeze()  # what is there by now stays: looking for garbage in it would take its time
         nodes = [node for node in self.model.graph if _quantizable(self, node)]
         for number, node in enumerate(nodes):
             report(0.05 + 0.75 * number / len(nodes), f"Quantizing {number + 1} of {len(nodes)}")
@@ -277,26 +279,32 @@ def _quantized(
     whole = builder.model
     length, count = weight.shape
     parts: list[list[np.ndarray]] = []
-    made = None
     try:
         for start, stop in pieces(count, length):
             builder.model = _alone(node.name, weight.name, weight.columns(start, stop), whole)
             quantized = to_nbits(builder)
             made = next(one for one in quantized.graph if one.op_type == "MatMulNBits")
             tensors = [value.const_value for value in made.inputs[1:]]
-            parts.append([tensor.numpy() for tensor in tensors])
+            # As copies: what they come from is one message with the piece's graph.
+            parts.append([tensor.numpy().copy() for tensor in tensors])
+            attributes = {key: each.as_int() for key, each in made.attributes.items()}
+            described = made.op_type, made.name, [(each.name, each.dtype.name) for each in tensors]
+            # Graphs hold themselves in cycles, and the piece with them.
+            del quantized, made, tensors
+            builder.model = whole
+            gc.collect()
     finally:
         builder.model = whole
     arrays = [np.concatenate(part) for part in zip(*parts, strict=True)]
-    numbers = {key: attribute.as_int() for key, attribute in made.attributes.items()}
-    numbers.pop("accuracy_level", None)
+    op_type, name, named = described
+    attributes.pop("accuracy_level", None)
     entry = {
-        "op_type": made.op_type,
-        "name": made.name,
-        "attributes": numbers | {"N": count},
+        "op_type": op_type,
+        "name": name,
+        "attributes": attributes | {"N": count},
         "tensors": [
-            {"name": tensor.name, "dtype": tensor.dtype.name, "shape": list(array.shape)}
-            for tensor, array in zip(tensors, arrays, strict=True)
+            {"name": tensor, "dtype": dtype, "shape": list(array.shape)}
+            for (tensor, dtype), array in zip(named, arrays, strict=True)
         ],
     }
     return store.put(weight.name, entry, arrays)
