@@ -1,4 +1,4 @@
-"""The model builder with its weights streamed: three of its methods are replaced.
+"""The model builder with its weights streamed: four of its methods are replaced.
 
 Left alone it copies every weight several times: the whole graph, in the precision of its inputs,
 becomes one protobuf message before anything is quantized. Here the source stays mapped from its
