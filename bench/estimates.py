@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bench import outside, shape
 from bench.support import PLUGINS, chosen
-from hub import asking
+from hub import asking, outline
 from hub.asking import Estimate
 from hub.config import ROOT, Settings
 from hub.errors import HubError
@@ -86,8 +86,8 @@ def costs(
     seconds = float("inf")
     for _ in range(3):
         began = time.perf_counter()
-        outline, options = outside.describe(model), fmt.validate_options({})
-        told = asking.appraise(settings, fmt, outline, variants, options)
+        described, options = outline.of_folder(model), fmt.validate_options({})
+        told = asking.appraise(settings, fmt, described, variants, options)
         seconds = min(seconds, time.perf_counter() - began)
         if seconds < SECONDS:
             break

@@ -1,17 +1,15 @@
 """A conversion outside a job, as the benchmarks of models need it: one folder in, folders out."""
 
-import json
 import shutil
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hub import formats, launch, safetensors
+from hub import formats, launch
 from hub.config import Settings
 from hub.errors import HubError
 from hub.formats import Format
-from hub.outline import Outline, outline
 from workers import environments, runner
 
 TAIL = 2000
@@ -40,22 +38,6 @@ class Run:
     log: str = ""
     memory: int = 0
     scratch: int = 0
-
-
-def describe(folder: Path) -> Outline:
-    """A model in a folder as plugins are told of it."""
-    sizes = {
-        str(path.relative_to(folder)): path.stat().st_size
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-    headers = []
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            start = file.read(8)
-            start += file.read(safetensors.header_length(start, sizes[path.name], path.name))
-        headers.append(safetensors.parse_header(start, size=sizes[path.name], name=path.name))
-    return outline(json.loads((folder / "config.json").read_bytes()), sizes, headers)
 
 
 def ready(settings: Settings, name: str) -> Format:

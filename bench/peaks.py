@@ -3,9 +3,10 @@
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import psutil
+
+from workers.watch import own_memory
 
 LOOK = 0.1  # seconds between two looks
 
@@ -23,7 +24,7 @@ def watched(processes: Callable[[], Iterable[psutil.Process]]) -> Iterator[Peak]
 
     def look() -> None:
         while not over.wait(LOOK):
-            peak.bytes = max(peak.bytes, sum(_bytes(process.pid) for process in processes()))
+            peak.bytes = max(peak.bytes, sum(own_memory(process.pid) for process in processes()))
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
@@ -52,12 +53,3 @@ def converters(root: psutil.Process) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return list(found.values())
-
-
-def _bytes(pid: int) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text("ascii").splitlines()[1:]
-    except OSError:  # it has just ended
-        return 0
-    sizes = {line.split()[0]: int(line.split()[1]) * 1024 for line in lines}
-    return sum(sizes.get(key, 0) for key in ("Pss_Anon:", "Pss_Shmem:", "SwapPss:"))

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from hub import safetensors
@@ -81,6 +82,21 @@ def of_commit(settings: Settings, commit: Commit, files: Sequence[File]) -> Outl
     return outline(config(settings, files), sizes, headers, commit.facts.get("parameters"))
 
 
+def of_folder(folder: Path) -> Outline:
+    """The outline of a model in a folder of the operator's; raises where it is not whole."""
+    sizes = {
+        str(path.relative_to(folder)): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    headers = []
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            start = safetensors.read_header(file, sizes[path.name], path.name)
+        headers.append(safetensors.parse_header(start, size=sizes[path.name], name=path.name))
+    return outline(json.loads((folder / CONFIG).read_bytes()), sizes, headers)
+
+
 def config(settings: Settings, files: Iterable[File]) -> dict[str, Any]:
     """The model's config.json, as data; empty where there is none that can be read."""
     for file in files:
@@ -96,8 +112,7 @@ def config(settings: Settings, files: Iterable[File]) -> dict[str, Any]:
 
 def _header(store: BlobStore, file: File) -> Header:
     with store.open(file.sha256) as blob:
-        start = blob.read(8)
-        start += blob.read(safetensors.header_length(start, file.size, file.path))
+        start = safetensors.read_header(blob, file.size, file.path)
     parse = _parse if len(start) <= KEPT_HEADER else safetensors.parse_header
     return parse(start, size=file.size, name=file.path)
 

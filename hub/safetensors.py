@@ -14,7 +14,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 from hub.errors import Unprocessable
 
@@ -105,6 +105,12 @@ def header_length(start: bytes, size: int | None = None, name: str = "model.safe
             name, f"truncated: {size} bytes, but its header alone needs {8 + length}"
         )
     return length
+
+
+def read_header(file: BinaryIO, size: int, name: str = "model.safetensors") -> bytes:
+    """The header's bytes, its length included, from the start of an open file of that size."""
+    start = file.read(8)
+    return start + file.read(header_length(start, size, name))
 
 
 def parse_header(

@@ -4,7 +4,6 @@ Manifest, environment, imports, the plugin's own test, then the sample model: wh
 what each variant is estimated at, and what it becomes.
 """
 
-import json
 import os
 import shutil
 import subprocess
@@ -16,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hub import asking, formats, launch, safetensors
+from hub import asking, formats, launch, outline
 from hub.asking import Estimate
 from hub.config import Settings
 from hub.errors import HubError
 from hub.formats import Format
-from hub.outline import Outline, outline
+from hub.outline import Outline
 from hub.sample import sample_folder
 from hub.sizes import size
 from workers import environments, runner
@@ -73,7 +72,7 @@ def trial(
     yield _step("own test", lambda: _own_test(settings, fmt))
     if test_only:
         return
-    model = _sample()
+    model = outline.of_folder(sample_folder())
     takes = _step("supports", lambda: _supports(settings, fmt, model))
     yield takes
     if not takes.ok:
@@ -173,19 +172,6 @@ def _pytest(settings: Settings, python: Path) -> Path:
                 if not beside.exists():  # another trial may have been quicker
                     raise
     return beside
-
-
-def _sample() -> Outline:
-    """The sample model as plugins are told of it."""
-    folder = sample_folder()
-    sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
-    headers = []
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            start = file.read(8)
-            start += file.read(safetensors.header_length(start, sizes[path.name], path.name))
-        headers.append(safetensors.parse_header(start, size=sizes[path.name], name=path.name))
-    return outline(json.loads((folder / "config.json").read_bytes()), sizes, headers)
 
 
 def _supports(settings: Settings, fmt: Format, model: Outline) -> str:

@@ -134,7 +134,7 @@ class Watch:
         files = _memory_files(processes)
         if sum(_resident(process) for process in processes) + files <= self.peak:
             return  # an upper bound: pages that are shared or mapped from files are in it
-        used = sum(_own_memory(process) for process in processes) + files
+        used = sum(own_memory(process.pid) for process in processes) + files
         self.peak = max(self.peak, used)
         if used > self._limit:
             raise PluginError(
@@ -178,10 +178,10 @@ def _resident(process: psutil.Process) -> int:
         return 0
 
 
-def _own_memory(process: psutil.Process) -> int:
+def own_memory(pid: int) -> int:
     """Bytes that only the end of the process frees: its share of anonymous and shared memory."""
     try:
-        lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text("ascii").splitlines()[1:]
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text("ascii").splitlines()[1:]
     except OSError:  # it has just ended
         return 0
     sizes = {line.split()[0]: int(line.split()[1]) * 1024 for line in lines}

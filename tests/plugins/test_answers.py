@@ -12,7 +12,7 @@ from typing import Any
 import installed
 import pytest
 
-from hub import safetensors
+from hub import outline
 from workers import environments
 
 ROOT = Path(__file__).parent.parent.parent
@@ -63,16 +63,8 @@ ZOO = _zoo()
 
 def described(folder: Path) -> tuple[dict[str, Any], dict[str, int], dict[str, Any]]:
     """What is known of a model from its headers."""
-    files = {path.name: path.stat().st_size for path in folder.iterdir()}
-    tensors: dict[str, Any] = {}
-    for name in files:
-        if name.endswith(".safetensors"):
-            header = safetensors.parse_header((folder / name).read_bytes(), size=files[name])
-            tensors |= {
-                key: {"dtype": tensor.dtype, "shape": list(tensor.shape)}
-                for key, tensor in header.tensors.items()
-            }
-    return json.loads((folder / "config.json").read_bytes()), files, tensors
+    model = outline.of_folder(folder)
+    return dict(model.config), dict(model.files), model.described()
 
 
 @pytest.fixture(scope="module")
