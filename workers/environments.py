@@ -130,8 +130,9 @@ def _build(settings: Settings, fmt: Format, folder: Path, report: Report) -> Non
     if lock.exists() and _asks_for_something(lock):
         # What is not listed is not installed: an author leaves out what a package asks for and does
         # not need, and an operator sees in one file all that will be there.
-        target = ["--no-deps", "--python", str(folder / "bin" / "python"), *_index()]
-        _uv([uv, "pip", "install", *target, "-r", str(lock)], report)
+        # Compiled once here: converters cannot write there, and would compile at every start.
+        target = ["--no-deps", "--compile-bytecode", "--python", str(folder / "bin" / "python")]
+        _uv([uv, "pip", "install", *target, *_index(), "-r", str(lock)], report)
     versions = _smoke(settings, fmt, folder, report)
     staged = folder / ".ready.new"
     with staged.open("w", encoding="utf-8") as file:

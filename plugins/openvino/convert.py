@@ -149,8 +149,7 @@ def _run(command: list[str], job: Any, start: float, end: float, failure: str) -
 
 
 def _environment(job: Any) -> dict[str, str]:
-    environment = {
-        **os.environ,
+    return os.environ | {
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HOME": str(job.scratch),
@@ -159,11 +158,6 @@ def _environment(job: Any) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "TRANSFORMERS_VERBOSITY": "error",
     }
-    # Half of what a step takes to start is the compiling of the tools' modules. The environment
-    # cannot be written to: the steps of a job share what the first of them compiled.
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    environment.setdefault("PYTHONPYCACHEPREFIX", str(job.scratch / "compiled"))
-    return environment
 
 
 def _explain(failed: child.ChildFailed, failure: str, job: Any) -> NoReturn:

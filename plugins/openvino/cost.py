@@ -31,9 +31,6 @@ UNPACK = {8: 2_580, 4: 3_620}
 # vocabulary lie in both graphs, each with two numbers.
 TOKENIZER_XML, PIECE = 37_000, 52
 
-# Bytes of the tools' modules that the steps of a job share, compiled, in the scratch folder.
-COMPILED = 96_000_000
-
 # Bytes of memory of the interpreter with the tools of a step, and of what each costs beside it.
 EXPORT, QUANTIZE, GENERATE = 500_000_000, 310_000_000, 110_000_000
 
@@ -150,7 +147,7 @@ def estimate(
         quantize += 4 * numbers
     # The runtime packs weights anew for the processor that it runs on; FP16 becomes FP32.
     generate = GENERATE + (weights if RECIPES[variant].bits < 16 else 2 * weights)
-    scratch = COMPILED + exported + _graph(config, count, "fp16") + _beside(config, files)
+    scratch = exported + _graph(config, count, "fp16") + _beside(config, files)
     if config.get("quantization_config"):
         scratch += exported
     return {"size": size, "memory": max(export, quantize, generate), "scratch": scratch}
