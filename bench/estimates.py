@@ -17,12 +17,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import outside, shape
+from bench import shape
 from bench.support import PLUGINS, chosen
 from hub import asking, outline
 from hub.asking import Estimate
 from hub.config import ROOT, Settings
 from hub.errors import HubError
+from workers import outside
 
 sys.path.append(str(ROOT / "samples"))
 import zoo  # type: ignore[import-not-found]

@@ -21,13 +21,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench import matrix, outside
+from bench import matrix
 from bench.greedy import compare
 from hub import asking
 from hub.config import ROOT, Settings
 from hub.errors import HubError
 from hub.formats import Format
-from workers import environments
+from workers import environments, outside
 
 sys.path.append(str(ROOT / "samples"))
 import zoo  # type: ignore[import-not-found]

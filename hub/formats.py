@@ -118,8 +118,11 @@ def formats(settings: Settings) -> dict[str, Format]:
     return dict(sorted(found.items()))
 
 
-def clashing(settings: Settings) -> list[Format]:
-    """The plugins that are not used because an earlier folder holds one of the same name."""
+def shown(settings: Settings) -> list[Format]:
+    """All that there is to show: every plugin, then those whose name an earlier folder has taken.
+
+    The latter are not used; their `problem` says so.
+    """
     first: dict[str, Format] = {}
     lost: list[Format] = []
     for folder in _folders(settings):
@@ -129,7 +132,7 @@ def clashing(settings: Settings) -> list[Format]:
             problem = f"name: {fmt.name!r} is taken by a plugin of an earlier folder"
             remedy = "Rename it, in its manifest and as that of its folder."
             lost.append(fmt.model_copy(update={"problem": problem, "remedy": remedy}))
-    return lost
+    return [*(first[name] for name in sorted(first)), *lost]
 
 
 def get(settings: Settings, name: str) -> Format:

@@ -5,7 +5,6 @@ what each variant is estimated at, and what it becomes.
 """
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,9 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from hub import asking, formats, launch, outline
+from hub import asking, outline
 from hub.asking import Estimate
 from hub.config import Settings
 from hub.errors import HubError
@@ -23,7 +21,7 @@ from hub.formats import Format
 from hub.outline import Outline
 from hub.sample import sample_folder
 from hub.sizes import size
-from workers import environments, runner
+from workers import environments, outside
 from workers.harvest import BadOutput
 
 OWN_TEST = "test_convert.py"
@@ -201,51 +199,18 @@ def _estimate(
 
 def _convert(settings: Settings, fmt: Format, variant: str, expected: Estimate | None) -> str:
     """Convert the sample, as a worker does; what was made, held against what was expected."""
-    sample = sample_folder()
     settings.scratch.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="check-", dir=settings.scratch))
-    made: list[tuple[int, str]] = []
-
-    def on_artefact(_variant: str, files: Path, result: dict[str, Any], _seconds: float) -> None:
-        total = sum(path.stat().st_size for path in files.rglob("*") if path.is_file())
-        said = result.get("text") or result.get("note") or result.get("runtime") or "not checked"
-        made.append((total, f"{said!r:.60}"))
-
-    try:
-        places = {name: folder / name for name in ("source", "output", "work")}
-        shutil.copytree(sample, places["source"])
-        places["output"].mkdir()
-        places["work"].mkdir()
-        with (folder / "log").open("w+b") as log:
-            try:
-                outcome = runner.run(
-                    settings,
-                    fmt,
-                    launch.Request(
-                        action="convert",
-                        name=fmt.name,
-                        variants=[variant],
-                        options=fmt.validate_options({}),
-                        source_name=formats.source_name(f"{sample.parent.name}/{sample.name}"),
-                        source=places["source"],
-                        output=places["output"],
-                        scratch=places["work"],
-                    ),
-                    on_progress=lambda *_event: None,
-                    on_artefact=on_artefact,
-                    log=log,
-                    cancelled=lambda: False,
-                )
-            except HubError:
-                log.seek(max(0, log.tell() - 4000))
-                sys.stderr.write(log.read().decode("utf-8", "replace"))
-                raise
-    finally:
-        shutil.rmtree(folder)
-    if not made:
-        raise BadOutput("no_artefact", "It left no files.", "Write into the folder `output`.")
-    total, said = made[0]
-    return _compared(total, outcome.memory, expected, said)
+    with tempfile.TemporaryDirectory(prefix="check-", dir=settings.scratch) as folder:
+        run = outside.convert(settings, fmt, sample_folder(), [variant], Path(folder))
+        if run.error:
+            sys.stderr.write(run.log)
+            raise run.error
+        made = run.made.get(variant)
+        if made is None:
+            raise BadOutput("no_artefact", "It left no files.", "Write into the folder `output`.")
+        seen = made.check.get("text") or made.check.get("note") or made.check.get("runtime")
+        said = f"{seen or 'not checked'!r:.60}"
+        return _compared(made.size, run.memory, expected, said)
 
 
 def _compared(total: int, memory: int, expected: Estimate | None, said: str) -> str:

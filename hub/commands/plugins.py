@@ -27,9 +27,8 @@ def plugins() -> None:
 @click.pass_obj
 def plugins_list(settings: Settings, json_: bool) -> None:
     """List the plugins and their states."""
-    found = [*formats.formats(settings).values(), *formats.clashing(settings)]
     rows = []
-    for fmt in found:
+    for fmt in formats.shown(settings):
         state = formats.state(settings, fmt)
         rows.append(
             {

@@ -217,8 +217,8 @@ def show_model(path: ModelPath) -> Response:
 def list_plugins() -> Response:
     """List the plugins and their state here"""
     settings = current_settings()
-    found = formats.formats(settings)
-    return jsonify(items=[documents.plugin(settings, fmt) for fmt in found.values()], next=None)
+    found = [documents.plugin(settings, fmt) for fmt in formats.shown(settings)]
+    return jsonify(items=found, next=None)
 
 
 def _job(job_id: int) -> dict[str, Any]:

@@ -14,6 +14,5 @@ blueprint = Blueprint("plugins", __name__)
 def index() -> str:
     """All plugins, broken ones too."""
     settings = current_settings()
-    found = [(fmt, formats.state(settings, fmt)) for fmt in formats.formats(settings).values()]
-    found += [(fmt, formats.state(settings, fmt)) for fmt in formats.clashing(settings)]
+    found = [(fmt, formats.state(settings, fmt)) for fmt in formats.shown(settings)]
     return render_template("plugins.html", plugins=found)

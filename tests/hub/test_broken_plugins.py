@@ -89,6 +89,11 @@ def test_none_harms_the_sound_ones(crowd: Settings, client: FlaskClient) -> None
     for page in ("/", "/org/model", "/plugins", "/jobs", "/hub/org_model-TOY"):
         assert client.get(page).status_code == 200
     assert "taken by a plugin of an earlier folder" in client.get("/plugins").text
+    listed = client.get("/api/v1/plugins").json
+    assert listed is not None
+    used, lost = (one for one in listed["items"] if one["name"] == "echo")
+    assert used["state"] != "broken"
+    assert "taken by a plugin of an earlier folder" in lost["reason"]
 
 
 def test_the_command_line_lists_them_all(

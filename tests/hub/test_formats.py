@@ -173,7 +173,7 @@ def test_of_two_plugins_of_one_name_the_first_wins_and_the_other_is_told(
 ) -> None:
     toy(outside.plugins[0], MANIFEST.replace('"toy"', '"echo"', 1), "echo")
     assert formats.formats(outside)["echo"].title == "Echo"
-    [lost] = formats.clashing(outside)
+    *_, lost = formats.shown(outside)
     assert lost.title == "Toy"
     assert "taken" in str(lost.problem)
 
@@ -189,7 +189,8 @@ def test_what_was_added_comes_last(settings: Settings, tmp_path: Path) -> None:
     settings.plugins.append(tmp_path / "outside")
     toy(settings.plugins[0])
     assert formats.get(settings, "toy").folder.parent == settings.plugins[0]
-    assert [fmt.folder.parent for fmt in formats.clashing(settings)] == [settings.added_plugins]
+    toys = [fmt for fmt in formats.shown(settings) if fmt.name == "toy"]
+    assert [fmt.folder.parent for fmt in toys] == [settings.plugins[0], settings.added_plugins]
 
 
 def test_an_unknown_plugin_names_the_known(settings: Settings) -> None:

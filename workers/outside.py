@@ -1,4 +1,4 @@
-"""A conversion outside a job, as the benchmarks of models need it: one folder in, folders out."""
+"""A conversion outside a job, as trials and benchmarks need it: one folder in, folders out."""
 
 import shutil
 import tempfile
@@ -12,7 +12,7 @@ from hub.errors import HubError
 from hub.formats import Format
 from workers import environments, runner
 
-TAIL = 2000
+TAIL = 4000
 """Bytes of a log that are kept with a failure."""
 
 
@@ -43,8 +43,7 @@ class Run:
 def ready(settings: Settings, name: str) -> Format:
     """A plugin with its environment, which is built if it is not there."""
     fmt = formats.get(settings, name)
-    if not formats.state(settings, fmt).ready:
-        environments.install(settings, fmt, lambda _line: None)
+    environments.install(settings, fmt, lambda _line: None)
     return fmt
 
 
@@ -67,7 +66,7 @@ def convert(
         run.made[variant] = Artefact(kept, check, seconds)
 
     settings.scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=settings.scratch) as name:
+    with tempfile.TemporaryDirectory(prefix="outside-", dir=settings.scratch) as name:
         work = Path(name)
         for folder in ("output", "work"):
             (work / folder).mkdir()
@@ -81,7 +80,7 @@ def convert(
                         name=fmt.name,
                         variants=variants,
                         options=fmt.validate_options(options or {}),
-                        source_name=formats.source_name(f"zoo/{source.name}"),
+                        source_name=formats.source_name(f"{source.parent.name}/{source.name}"),
                         source=source,
                         output=work / "output",
                         scratch=work / "work",
