@@ -47,21 +47,32 @@ the plugin, because converters and their children print. convert.py then defines
     estimate(config, files, tensors, variant, options)
                                  optional: {"size": …, "memory": …, "scratch": …} in bytes
     check(artefact, job)         optional: loads the folder's files in their runtime; returns a dict
-with job.report(done, message), job.fail(kind, message, hint), and job.scratch, job.earlier,
-job.source_name, job.threads, job.memory, job.variant, job.options.
+with job.report(done, message), job.fail(kind, message, hint), job.run(command), which starts a tool
+as a child process, and job.scratch, job.earlier, job.source_name, job.threads, job.memory,
+job.variant, job.options.
 """
 
+import codecs
 import errno
 import importlib
 import importlib.metadata
 import importlib.util
+import io
 import json
 import os
+import selectors
+import signal
+import subprocess
 import sys
 import time
 import traceback
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
+
+KEPT = 200  # lines of a child's output: a Python traceback with the context before it
+LOOK = 0.5  # seconds between two calls of `watch`
 
 
 class Refusal(BaseException):
@@ -70,6 +81,14 @@ class Refusal(BaseException):
     def __init__(self, kind: str, message: str, hint: str) -> None:
         super().__init__(message)
         self.kind, self.message, self.hint = kind, message, hint
+
+
+class Failed(subprocess.CalledProcessError):
+    """What job.run raises; as text, how the child ended: `exit code 1`, `SIGKILL`."""
+
+    def __str__(self) -> str:
+        code = self.returncode
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
 class Wire:
@@ -114,6 +133,59 @@ class Job:
     def fail(self, kind: str, message: str, hint: str = "") -> NoReturn:
         """Refuse, with a cause and the next step; the job fails with exactly these words."""
         raise Refusal(kind, message, hint)
+
+    def run(
+        self,
+        command: list[str],
+        *,
+        environment: dict[str, str] | None = None,
+        folder: Path | None = None,
+        watch: Callable[[], object] | None = None,
+        heard: Callable[[str], object] | None = None,
+    ) -> list[str]:
+        """Run a tool as a child process, its output going to the log; return its last lines.
+
+        It starts in `folder` (else in job.scratch). It sees the variables of this process, with no
+        network, no cache of a user, job.threads threads, and those of `environment`.
+        `watch` is called about every half second. `heard` gets each line, without its end; one that
+        it returns something true for is neither logged nor kept. If one of them raises, the child
+        is killed. An exit code that is not 0 raises subprocess.CalledProcessError: its `output` are
+        the last lines, its `returncode` is negative for a signal, its text tells which.
+        """
+        kept: deque[str] = deque(maxlen=KEPT)
+        with subprocess.Popen(
+            command,
+            cwd=folder or self.scratch,
+            env=os.environ | self._surroundings() | (environment or {}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            bufsize=0,
+        ) as process:
+            assert process.stdout is not None
+            try:
+                for line in _lines(process.stdout, watch):
+                    if heard is None or not heard(line):
+                        sys.stderr.write(f"{line}\n")
+                        kept.append(line)
+                process.wait()
+            except BaseException:
+                process.kill()
+                raise
+        if process.returncode:
+            raise Failed(process.returncode, command, "\n".join(kept))
+        return list(kept)
+
+    def _surroundings(self) -> dict[str, str]:
+        return {
+            "HF_HUB_OFFLINE": "1",
+            "HOME": str(self.scratch),
+            "HF_HOME": str(self.scratch / "huggingface"),
+            "OMP_NUM_THREADS": str(self.threads),
+            # OpenMP's threads spin at barriers by default. Where the processors are shared, each
+            # then waits for one that is not running: a thousand times slower on a small model.
+            "OMP_WAIT_POLICY": "passive",
+        }
 
 
 def convert(request: dict[str, Any], wire: Wire) -> dict[str, Any]:
@@ -179,6 +251,29 @@ def main() -> int:
         return 1
     wire.send("done", **result)
     return 0
+
+
+def _lines(pipe: IO[bytes], watch: Callable[[], object] | None) -> Iterator[str]:
+    """The lines from a pipe until it is closed, with `watch` called in between."""
+    # A progress bar's carriage returns end lines too.
+    decoder = io.IncrementalNewlineDecoder(
+        codecs.getincrementaldecoder("utf-8")("replace"), translate=True
+    )
+    rest, looked = "", time.monotonic()
+    with selectors.DefaultSelector() as selector:
+        selector.register(pipe, selectors.EVENT_READ)
+        while True:
+            if selector.select(LOOK):
+                piece = pipe.read(1 << 16)
+                *lines, rest = (rest + decoder.decode(piece, final=not piece)).split("\n")
+                yield from (line.rstrip() for line in lines)
+                if not piece:
+                    break
+            if watch is not None and time.monotonic() - looked >= LOOK:
+                watch()
+                looked = time.monotonic()
+    if rest:
+        yield rest.rstrip()
 
 
 def _kind(error: Exception) -> str:

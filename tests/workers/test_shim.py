@@ -1,14 +1,17 @@
 """The shim by itself: a process, a request, lines on a pipe."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from hub.launch import SHIM
+from workers import shim
 
 CONVERT = """
 import os, subprocess
@@ -139,3 +142,128 @@ def test_smoke(ask: Any) -> None:
     code, events, _ = ask(action="smoke", smoke=["no_such_module"], tools=[])
     assert code == 1
     assert "no_such_module" in events[-1]["message"]
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> shim.Job:
+    request = {
+        "scratch": str(tmp_path),
+        "earlier": str(tmp_path),
+        "source_name": "org_model",
+        "threads": 3,
+        "memory": 1,
+        "options": {},
+    }
+    return shim.Job(request, None, "good")  # type: ignore[arg-type]
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def test_what_a_child_prints_is_the_log(job: shim.Job, capsys: pytest.CaptureFixture[str]) -> None:
+    code = (
+        "import os, sys\n"
+        "os.write(1, 'one\\r50 %\\r\\n\\ncaf\u00e9 '.encode())\n"
+        "os.write(2, b'\\xff\\n')\n"
+        "print(repr(sys.stdin.read()), end='')\n"
+    )
+    said = ["one", "50 %", "", "caf\u00e9 \ufffd", "''"]
+    assert job.run(python(code)) == said
+    assert capsys.readouterr() == ("", "\n".join(said) + "\n")
+
+
+def test_a_character_in_two_pieces(job: shim.Job) -> None:
+    code = (
+        "import os, time\n"
+        "for byte in 'a\u00e9\\r\\nb'.encode():\n"
+        "    os.write(1, bytes([byte])); time.sleep(0.05)\n"
+    )
+    assert job.run(python(code)) == ["a\u00e9", "b"]
+
+
+def test_the_last_lines_of_many_are_kept(job: shim.Job) -> None:
+    last = job.run(python("for line in range(50_000): print(line)"))
+    assert last == [str(line) for line in range(50_000 - shim.KEPT, 50_000)]
+
+
+def test_the_surroundings_of_a_child(job: shim.Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv("INHERITED", "yes")
+    code = "import json, os; print(json.dumps([os.getcwd(), dict(os.environ)]))"
+    folder, seen = json.loads(job.run(python(code), environment={"ADDED": "yes"})[0])
+    assert folder == str(job.scratch)
+    assert seen["OMP_NUM_THREADS"] == "3"
+    assert seen["HF_HUB_OFFLINE"] == "1"
+    assert seen["HOME"] == folder
+    assert (seen["ADDED"], seen["INHERITED"]) == ("yes", "yes")
+    assert json.loads(job.run(python(code), folder=Path("/"))[0])[0] == "/"
+    code = "import os; print(os.environ['HF_HUB_OFFLINE'])"
+    assert job.run(python(code), environment={"HF_HUB_OFFLINE": "2"}) == ["2"]
+
+
+def test_a_child_that_fails(job: shim.Job) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as raised:
+        job.run(python("print('a'); print('b'); raise SystemExit(3)"))
+    assert (raised.value.returncode, raised.value.output) == (3, "a\nb")
+    assert str(raised.value) == "exit code 3"
+    with pytest.raises(subprocess.CalledProcessError) as raised:
+        job.run(python("import os; os.kill(os.getpid(), 9)"))
+    assert (raised.value.returncode, raised.value.output) == (-signal.SIGKILL, "")
+    assert str(raised.value) == "SIGKILL"
+
+
+def test_lines_that_are_heard_need_not_be_logged(
+    job: shim.Job, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heard = []
+
+    def hear(line: str) -> bool:
+        heard.append(line)
+        return line.startswith("done ")
+
+    assert job.run(python("print('done 1'); print('a'); print('done 2')"), heard=hear) == ["a"]
+    assert heard == ["done 1", "a", "done 2"]
+    assert capsys.readouterr().err == "a\n"
+
+
+def test_a_line_is_heard_before_the_child_ends(job: shim.Job) -> None:
+    answer = job.scratch / "answer"
+    code = (
+        "import pathlib, time\n"
+        "print('question', flush=True)\n"
+        f"while not pathlib.Path({str(answer)!r}).exists(): time.sleep(0.01)\n"
+    )
+    assert job.run(python(code), heard=lambda _line: answer.touch()) == ["question"]
+
+
+@pytest.mark.parametrize("chatty", [True, False])
+def test_a_child_is_watched(chatty: bool, job: shim.Job) -> None:
+    """Also one that is never silent."""
+    answer = job.scratch / "answer"
+    code = (
+        "import pathlib, time\n"
+        f"while not pathlib.Path({str(answer)!r}).exists():\n"
+        f"    time.sleep(0.01); {chatty} and print('x', flush=True)\n"
+    )
+    job.run(python(code), watch=answer.touch)
+
+
+@pytest.mark.parametrize("by", ["watch", "heard"])
+def test_who_raises_ends_the_child(by: str, job: shim.Job) -> None:
+    """A refusal too, which is no Exception."""
+    pids: list[int] = []
+
+    def hear(line: str) -> None:
+        pids.append(int(line))
+        if by == "heard":
+            job.fail("late", "why")
+
+    def watch() -> None:
+        if pids:
+            job.fail("late", "why")
+
+    code = "import os, time; print(os.getpid(), flush=True); time.sleep(100)"
+    with pytest.raises(shim.Refusal):
+        job.run(python(code), heard=hear, watch=watch)
+    assert not psutil.pid_exists(pids[0])
