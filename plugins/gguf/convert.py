@@ -4,17 +4,17 @@ One job writes one base, in the float type of its source, however many variants 
 """
 
 import json
-import os
 import re
 import shutil
+import signal
 import sys
 import tomllib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from subprocess import CalledProcessError
 from typing import Any
 
-import child
 import cost
 from llama import FILE_TYPES
 from mixture import matrix_use
@@ -25,6 +25,7 @@ FLOATS = ("F32", "F16", "BF16")
 IMPORTANCE = "-imatrix.gguf"
 PROMPT = "Once upon a time"
 TOKENS = 16  # enough to see that the file computes, quick enough for a 14 B model on a CPU
+QUIET = {"TQDM_DISABLE": "1"}
 
 Step = tuple[Path, str, Callable[[Path, Callable[[], None]], list[str]]]
 """What to write, as which variant, and how."""
@@ -103,8 +104,8 @@ def check(artefact: Path, job: Any) -> dict[str, Any]:
     result = job.scratch / "check.json"
     arguments = [str(files[0]), str(result), PROMPT, str(TOKENS), str(job.threads)]
     try:
-        child.run(_llama("generate", *arguments), folder=job.scratch, environment=_environment(job))
-    except child.ChildFailed as failed:
+        job.run(_llama("generate", *arguments), environment=QUIET)
+    except CalledProcessError as failed:
         job.fail(
             "check_failed",
             f"llama.cpp does not run {files[0].name}: {_last_words(failed)}",
@@ -155,8 +156,8 @@ def _importance(base: Path, use: str, job: Any) -> tuple[Path | None, list[str]]
     command = [sys.executable, "-I", str(HERE / "importance.py"), str(base)]
     command += [str(HERE / "calibration.txt"), str(growing), str(progress), str(job.threads)]
     try:
-        child.run(command, folder=job.scratch, environment=_environment(job), watch=watch)
-    except child.ChildFailed as failed:
+        job.run(command, environment=QUIET, watch=watch)
+    except CalledProcessError as failed:
         reason = f"llama.cpp does not compute an importance matrix: {_last_words(failed)}"
         if shortage := _shortage(failed):
             raise shortage from failed
@@ -181,8 +182,8 @@ def _write_base(
     command = [sys.executable, "-E", "-s", "-B", str(HERE / "converter.py"), str(view)]
     command += ["--outfile", str(path), "--outtype", float_type.lower()]
     try:
-        child.run(command, folder=job.scratch, environment=_environment(job), watch=watch)
-    except child.ChildFailed as failed:
+        job.run(command, environment=QUIET, watch=watch)
+    except CalledProcessError as failed:
         raise _converter_refusal(failed, source) from failed
     return []
 
@@ -200,37 +201,24 @@ def _quantize(
     command = _llama("quantize", str(base), str(path), variant, str(job.threads), embeddings)
     command += [str(importance)] if importance else []
     try:
-        tail = child.run(command, folder=job.scratch, environment=_environment(job), watch=watch)
-    except child.ChildFailed as failed:
+        tail = job.run(command, environment=QUIET, watch=watch)
+    except CalledProcessError as failed:
         raise _shortage(failed) or Refused(
             "quantizer_failed",
-            f"llama.cpp's quantizer ended with {failed.ending}: {_last_words(failed)}",
+            f"llama.cpp's quantizer ended with {failed}: {_last_words(failed)}",
             "The log has all of its output. Another variant may work.",
         ) from failed
     found = re.search(r"(\d+ of \d+) tensor\(s\) required fallback", "\n".join(tail))
     return [f"{found[1]} tensors do not fit its blocks and took a larger type"] if found else []
 
 
-def _environment(job: Any) -> dict[str, str]:
-    """The surroundings of every tool: no network, no cache of a user, no spinning."""
-    return os.environ | {
-        "HF_HUB_OFFLINE": "1",
-        "HF_HOME": str(job.scratch / "huggingface"),
-        "OMP_NUM_THREADS": str(job.threads),
-        # OpenMP's threads spin at barriers by default. Where the processors are shared, each then
-        # waits for one that is not running: a thousand times slower on a small model.
-        "OMP_WAIT_POLICY": "passive",
-        "TQDM_DISABLE": "1",
-    }
-
-
 def _llama(*arguments: str) -> list[str]:
     return [sys.executable, "-I", str(HERE / "llama.py"), *arguments]
 
 
-def _converter_refusal(failed: child.ChildFailed, source: Path) -> Refused:
+def _converter_refusal(failed: CalledProcessError, source: Path) -> Refused:
     """What the converter's last lines say about why it stopped."""
-    text = "\n".join(failed.tail)
+    text = failed.output
     if shortage := _shortage(failed):
         return shortage
     if re.search(r", in _?set_vocab", text):  # a frame of the traceback: the tokenizer's turn
@@ -245,15 +233,16 @@ def _converter_refusal(failed: child.ChildFailed, source: Path) -> Refused:
         )
     return Refused(
         "converter_failed",
-        f"llama.cpp's converter ended with {failed.ending}: {_last_words(failed)}",
+        f"llama.cpp's converter ended with {failed}: {_last_words(failed)}",
         "The log has all of its output.",
     )
 
 
-def _shortage(failed: child.ChildFailed) -> Refused | None:
+def _shortage(failed: CalledProcessError) -> Refused | None:
     """The refusal if it was memory or disk that ran out, the same for every tool."""
-    text = "\n".join(failed.tail)
-    if failed.ending == "SIGKILL" or re.search(r"MemoryError|bad_alloc|not enough memory", text):
+    text = failed.output
+    killed = failed.returncode == -signal.SIGKILL
+    if killed or re.search(r"MemoryError|bad_alloc|not enough memory", text):
         return Refused(
             "out_of_memory",
             "The memory that a job may use was not enough.",
@@ -266,12 +255,13 @@ def _shortage(failed: child.ChildFailed) -> Refused | None:
     return None
 
 
-def _last_words(failed: child.ChildFailed) -> str:
+def _last_words(failed: CalledProcessError) -> str:
     """The exception that ended a Python tool, without the traceback; else its last lines."""
-    for index in range(len(failed.tail) - 1, -1, -1):
-        if re.match(r"[\w.]*(Error|Exception|Interrupt): ", failed.tail[index]):
-            return "\n".join(failed.tail[index:]).strip()
-    return "\n".join(failed.tail[-5:]).strip() or "it said nothing"
+    lines = failed.output.split("\n")
+    for index in range(len(lines) - 1, -1, -1):
+        if re.match(r"[\w.]*(Error|Exception|Interrupt): ", lines[index]):
+            return "\n".join(lines[index:]).strip()
+    return "\n".join(lines[-5:]).strip() or "it said nothing"
 
 
 def _tokenizer(source: Path) -> str:

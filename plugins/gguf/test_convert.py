@@ -10,22 +10,23 @@ import time
 import tomllib
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
+SAMPLES = HERE.parents[1] / "samples"
+sys.path[:0] = [str(HERE), str(SAMPLES)]
 
-import child  # noqa: E402
 import container  # noqa: E402
 import llama  # noqa: E402
 import mixture  # noqa: E402
 import source as models  # noqa: E402
+from job import Failure, Job  # noqa: E402
 
 MANIFEST = tomllib.loads((HERE / "plugin.toml").read_text(encoding="utf-8"))
 VARIANTS = [variant["name"] for variant in MANIFEST["variants"]]
-SAMPLE = HERE.parents[1] / "samples" / "slmhub" / "stdlib-llama-3m"
+SAMPLE = SAMPLES / "slmhub" / "stdlib-llama-3m"
 NEVER = {"imatrix": "never"}
 PLAIN = [name for name in VARIANTS if mixture.matrix_use(name, NEVER) == "no"]
 WITH_MATRIX = [name for name in VARIANTS if mixture.matrix_use(name, {}) != "no"]
@@ -48,30 +49,6 @@ def _load() -> ModuleType:
 
 
 plugin = _load()
-
-
-class Failure(Exception):
-    def __init__(self, kind: str, message: str, hint: str) -> None:
-        super().__init__(f"{kind}: {message}")
-        self.kind, self.message, self.hint = kind, message, hint
-
-
-class Job:
-    """The part of the host's job that the plugin uses."""
-
-    source_name = "acme_tiny"
-    threads = 2
-
-    def __init__(self, scratch: Path) -> None:
-        self.scratch, self.earlier = scratch, scratch / "earlier"
-        self.earlier.mkdir(parents=True)
-        self.reports: list[tuple[float, str]] = []
-
-    def report(self, done: float, message: str) -> None:
-        self.reports.append((done, message))
-
-    def fail(self, kind: str, message: str, hint: str) -> NoReturn:
-        raise Failure(kind, message, hint)
 
 
 def write_model(
@@ -189,22 +166,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def converted(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Job, list[str]]:
-    """Every variant without a matrix, by one job: the folder of outputs, the job, what ran."""
+def converted(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Job]:
+    """Every variant without a matrix, by one job: the folder of outputs, and the job."""
     folder = tmp_path_factory.mktemp("converted")
-    job, ran = Job(folder / "scratch"), []
-    with pytest.MonkeyPatch.context() as patch:
-        real = child.run
-
-        def run(command: list[str], **rest: Any) -> list[str]:
-            ran.append(" ".join(command))
-            return real(command, **rest)
-
-        patch.setattr(child, "run", run)
-        for variant in PLAIN:
-            (folder / variant).mkdir()
-            plugin.convert(tiny, folder / variant, variant, NEVER, job)
-    return folder, job, ran
+    job = Job(folder / "scratch")
+    for variant in PLAIN:
+        (folder / variant).mkdir()
+        plugin.convert(tiny, folder / variant, variant, NEVER, job)
+    return folder, job
 
 
 @pytest.fixture(scope="module")
@@ -221,9 +190,9 @@ def bare(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("variant", PLAIN)
 def test_variant_equals_the_bare_tools_and_runs(
-    variant: str, converted: tuple[Path, Job, list[str]], bare: Path, tmp_path: Path
+    variant: str, converted: tuple[Path, Job], bare: Path, tmp_path: Path
 ) -> None:
-    folder, _, _ = converted
+    folder, _ = converted
     (made,) = (folder / variant).iterdir()
     assert made.name == f"acme_tiny-{variant}.gguf"
     assert made.read_bytes() == (bare / f"{variant}.gguf").read_bytes()
@@ -235,16 +204,16 @@ def test_variant_equals_the_bare_tools_and_runs(
     assert re.fullmatch(r"llama\.cpp b\d+ \(cyllama [\d.]+\)", seen["runtime"])
 
 
-def test_one_base_for_all_variants(converted: tuple[Path, Job, list[str]]) -> None:
-    folder, job, ran = converted
-    outtypes = [line.rsplit(maxsplit=1)[1] for line in ran if "converter.py" in line]
+def test_one_base_for_all_variants(converted: tuple[Path, Job]) -> None:
+    folder, job = converted
+    outtypes = [line.rsplit(maxsplit=1)[1] for line in job.ran if "converter.py" in line]
     assert outtypes == ["f32", "f16", "bf16"]
     assert (job.scratch / "base-BF16.gguf").exists()
     assert (folder / "BF16" / "acme_tiny-BF16.gguf").stat().st_nlink == 1
 
 
-def test_progress_only_grows(converted: tuple[Path, Job, list[str]]) -> None:
-    _, job, _ = converted
+def test_progress_only_grows(converted: tuple[Path, Job]) -> None:
+    _, job = converted
     assert sum(done == 1.0 and "is written" in message for done, message in job.reports) == len(
         PLAIN
     )
@@ -298,8 +267,8 @@ def with_base(scratch: Path, before: Job) -> Job:
     return job
 
 
-def test_estimate_of_plain_variants(tiny: Path, converted: tuple[Path, Job, list[str]]) -> None:
-    folder, job, _ = converted
+def test_estimate_of_plain_variants(tiny: Path, converted: tuple[Path, Job]) -> None:
+    folder, job = converted
     for variant in PLAIN:
         figures = said(tiny, variant, NEVER)
         assert figures["size"] == pytest.approx(bytes_in(folder / variant), rel=0.03), variant
@@ -311,7 +280,7 @@ def test_estimate_of_plain_variants(tiny: Path, converted: tuple[Path, Job, list
 @pytest.fixture(scope="module")
 def measured(
     tiny: Path,
-    converted: tuple[Path, Job, list[str]],
+    converted: tuple[Path, Job],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, Job]:
     """Every variant that takes a matrix, by one job."""
@@ -422,9 +391,7 @@ def test_matrix_improves_a_trained_model(tmp_path: Path) -> None:
     assert with_q2 < plain_q2
 
 
-def test_embeddings_at_q8(
-    tiny: Path, converted: tuple[Path, Job, list[str]], tmp_path: Path
-) -> None:
+def test_embeddings_at_q8(tiny: Path, converted: tuple[Path, Job], tmp_path: Path) -> None:
     job = with_base(tmp_path / "scratch", converted[1])
     options = NEVER | {"embedding_q8_0": True}
     output = tmp_path / "output"
@@ -438,19 +405,19 @@ def test_embeddings_at_q8(
 
 def test_variant_that_can_do_without_a_matrix_does(
     tiny: Path,
-    converted: tuple[Path, Job, list[str]],
+    converted: tuple[Path, Job],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real = child.run
+    job = with_base(tmp_path / "scratch", converted[1])
+    real = job.run
 
     def run(command: list[str], **rest: Any) -> list[str]:
         if "importance.py" in " ".join(command):
-            raise child.ChildFailed(1, ["ValueError: no such model"])
+            raise subprocess.CalledProcessError(1, command, "ValueError: no such model")
         return real(command, **rest)
 
-    monkeypatch.setattr(child, "run", run)
-    job = with_base(tmp_path / "scratch", converted[1])
+    monkeypatch.setattr(job, "run", run)
     plugin.convert(tiny, tmp_path, "Q2_K", {}, job)
     assert "without an importance matrix" in job.reports[-1][1]
     with pytest.raises(Failure) as raised:
@@ -662,7 +629,6 @@ def edit_config(source: Path, **values: Any) -> None:
 
 @pytest.mark.parametrize("name", ["phi-3.5-mini", "phi-4-mini", "olmo-2-1b"])
 def test_what_the_converter_alone_leaves_out(name: str, tmp_path: Path) -> None:
-    sys.path.insert(0, str(HERE.parent.parent / "samples"))
     sys.path.insert(0, str(models.llama_tree() / "gguf-py"))
     import gguf
     import zoo
@@ -760,7 +726,6 @@ def test_check_refuses_what_does_not_load(tmp_path: Path) -> None:
 
 def test_a_killed_tool_is_said_to_lack_memory(tmp_path: Path) -> None:
     code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-    with pytest.raises(child.ChildFailed) as raised:
-        child.run([sys.executable, "-c", code], folder=tmp_path, environment=dict(os.environ))
-    assert raised.value.ending == "SIGKILL"
+    with pytest.raises(subprocess.CalledProcessError) as raised:
+        Job(tmp_path).run([sys.executable, "-c", code])
     assert plugin._shortage(raised.value).kind == "out_of_memory"

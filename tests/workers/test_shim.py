@@ -1,6 +1,7 @@
 """The shim by itself: a process, a request, lines on a pipe."""
 
 import json
+import runpy
 import signal
 import subprocess
 import sys
@@ -267,3 +268,14 @@ def test_who_raises_ends_the_child(by: str, job: shim.Job) -> None:
     with pytest.raises(shim.Refusal):
         job.run(python(code), heard=hear, watch=watch)
     assert not psutil.pid_exists(pids[0])
+
+
+def test_the_job_of_the_plugins_own_tests(tmp_path: Path) -> None:
+    found = runpy.run_path(str(SHIM.parents[1] / "samples" / "job.py"))
+    job = found["Job"](tmp_path / "scratch", "good")
+    job.report(0.5, "half")
+    assert job.run(python("print('ran')")) == ["ran"]
+    with pytest.raises(found["Failure"]) as raised:
+        job.fail("kind", "why", "what next")
+    assert (raised.value.kind, raised.value.message) == ("kind", "why")
+    assert (job.reports, job.ran) == ([(0.5, "half")], [" ".join(python("print('ran')"))])
