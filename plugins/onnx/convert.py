@@ -5,12 +5,12 @@ weights streamed into it from the source.
 """
 
 import json
-import os
+import signal
 import sys
 from pathlib import Path
+from subprocess import CalledProcessError
 from typing import Any
 
-import child
 import costs
 import files
 from accept import Refused, accept
@@ -109,8 +109,8 @@ def check(artefact: Path, job: Any) -> dict[str, Any]:
     paths = [str(found[0]), str(artefact / "tokenizer.json"), str(result)]
     command = _program("generate.py", *paths, PROMPT, str(TOKENS), str(job.threads))
     try:
-        child.run(command, folder=job.scratch, environment=_environment(job))
-    except child.ChildFailed as failed:
+        job.run(command)
+    except CalledProcessError as failed:
         job.fail(
             "check_failed",
             f"onnxruntime does not run {found[0].name}: {_last_words(failed)}",
@@ -136,9 +136,9 @@ def _export(source: Path, exported: Path, job: Any) -> None:
             job.report(0.7 * EXPORT, "Folding constants")
 
     try:
-        child.run(command, folder=job.scratch, environment=_environment(job), watch=watch)
-    except child.ChildFailed as failed:
-        if failed.ending == "SIGKILL" or "MemoryError" in "\n".join(failed.tail):
+        job.run(command, watch=watch)
+    except CalledProcessError as failed:
+        if failed.returncode == -signal.SIGKILL or "MemoryError" in failed.output:
             raise Refused(
                 "out_of_memory",
                 "The memory that a job may use was not enough to export the graph.",
@@ -146,7 +146,7 @@ def _export(source: Path, exported: Path, job: Any) -> None:
             ) from failed
         raise Refused(
             "exporter_failed",
-            f"optimum's exporter ended with {failed.ending}: {_last_words(failed)}",
+            f"optimum's exporter ended with {failed}: {_last_words(failed)}",
             "The log has all of its output.",
         ) from failed
     growing.rename(exported)
@@ -157,21 +157,11 @@ def _program(name: str, *arguments: str) -> list[str]:
     return [sys.executable, "-I", str(HERE / name), *arguments]
 
 
-def _environment(job: Any) -> dict[str, str]:
-    """The surroundings of the programs: no network, no cache of a user, no spinning."""
-    return os.environ | {
-        "HF_HUB_OFFLINE": "1",
-        "HF_HOME": str(job.scratch / "huggingface"),
-        "OMP_NUM_THREADS": str(job.threads),
-        "OMP_WAIT_POLICY": "passive",
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-
-
-def _last_words(failed: child.ChildFailed) -> str:
+def _last_words(failed: CalledProcessError) -> str:
     """The exception that ended a program, without the traceback; else its last lines."""
-    for line in reversed(failed.tail):
+    lines = failed.output.split("\n")
+    for line in reversed(lines):
         head, _, rest = line.partition(":")
         if rest and head.replace(".", "").isidentifier() and head[0] != " ":
             return line.strip()
-    return "\n".join(failed.tail[-5:]).strip() or "it said nothing"
+    return "\n".join(lines[-5:]).strip() or "it said nothing"

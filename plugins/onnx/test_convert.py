@@ -9,7 +9,7 @@ import time
 import tomllib
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,9 +18,9 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1] / "samples")]
 
 import accept  # noqa: E402
-import child  # noqa: E402
 import layout  # noqa: E402
 import zoo  # noqa: E402
+from job import Failure, Job  # noqa: E402
 
 MANIFEST = tomllib.loads((HERE / "plugin.toml").read_text(encoding="utf-8"))
 VARIANTS = [variant["name"] for variant in MANIFEST["variants"]]
@@ -38,30 +38,6 @@ def _load() -> ModuleType:
 
 
 plugin = _load()
-
-
-class Failure(Exception):
-    def __init__(self, kind: str, message: str, hint: str) -> None:
-        super().__init__(f"{kind}: {message}")
-        self.kind, self.message, self.hint = kind, message, hint
-
-
-class Job:
-    """The part of the host's job that the plugin uses."""
-
-    source_name = "acme_tiny"
-    threads = 2
-
-    def __init__(self, scratch: Path) -> None:
-        self.scratch = scratch
-        scratch.mkdir(parents=True)
-        self.reports: list[tuple[float, str]] = []
-
-    def report(self, done: float, message: str) -> None:
-        self.reports.append((done, message))
-
-    def fail(self, kind: str, message: str, hint: str) -> NoReturn:
-        raise Failure(kind, message, hint)
 
 
 def convert(source: Path, folder: Path, variants: list[str], job: Job, **options: Any) -> None:
@@ -124,27 +100,19 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def converted(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Job, list[str]]:
-    """Every variant made by one job: the folder of outputs, the job, the programs that ran."""
+def converted(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Job]:
+    """Every variant made by one job: the folder of outputs, and the job."""
     folder = tmp_path_factory.mktemp("converted")
-    job, ran = Job(folder / "scratch"), []
-    with pytest.MonkeyPatch.context() as patch:
-        real = child.run
-
-        def run(command: list[str], **rest: Any) -> list[str]:
-            ran.append(" ".join(command))
-            return real(command, **rest)
-
-        patch.setattr(child, "run", run)
-        convert(tiny, folder, VARIANTS, job)
-    return folder, job, ran
+    job = Job(folder / "scratch")
+    convert(tiny, folder, VARIANTS, job)
+    return folder, job
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_variant_runs_and_costs_what_was_said(
-    variant: str, tiny: Path, converted: tuple[Path, Job, list[str]], tmp_path: Path
+    variant: str, tiny: Path, converted: tuple[Path, Job], tmp_path: Path
 ) -> None:
-    folder, _, _ = converted
+    folder, _ = converted
     seen = plugin.check(folder / variant, Job(tmp_path / "scratch"))
     assert seen["tokens"] == plugin.TOKENS
     assert seen["text"]
@@ -154,9 +122,9 @@ def test_variant_runs_and_costs_what_was_said(
 
 
 def test_unquantized_variants_say_what_transformers_says(
-    tiny: Path, converted: tuple[Path, Job, list[str]], tmp_path: Path
+    tiny: Path, converted: tuple[Path, Job], tmp_path: Path
 ) -> None:
-    folder, _, _ = converted
+    folder, _ = converted
     expected = reference(tiny, prompt(tiny))
     for variant in ("fp32", "fp16"):
         assert tokens(folder / variant, tmp_path) == expected
@@ -165,10 +133,8 @@ def test_unquantized_variants_say_what_transformers_says(
     assert np.abs(logits(folder / "fp16", 3000) - exact).max() < 0.1 * exact.std()
 
 
-def test_quantized_variants_compute_nearly_the_same(
-    converted: tuple[Path, Job, list[str]],
-) -> None:
-    folder, _, _ = converted
+def test_quantized_variants_compute_nearly_the_same(converted: tuple[Path, Job]) -> None:
+    folder, _ = converted
     exact = logits(folder / "fp32")
     # The weights are noise, the worst that a quantizer can get: 4 bits keep nine tenths of it.
     for variant, least in {"int8": 0.98, "uint8": 0.98, "q4": 0.85, "q4f16": 0.85}.items():
@@ -197,11 +163,9 @@ def logits(artefact: Path, first: int = 0) -> np.ndarray:
     return session.run(["logits"], given)[0]
 
 
-def test_one_export_for_all_variants_and_one_configuration(
-    converted: tuple[Path, Job, list[str]],
-) -> None:
-    folder, job, ran = converted
-    assert sum("export.py" in command for command in ran) == 1
+def test_one_export_for_all_variants_and_one_configuration(converted: tuple[Path, Job]) -> None:
+    folder, job = converted
+    assert sum("export.py" in command for command in job.ran) == 1
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         assert len({(folder / variant / name).read_bytes() for variant in VARIANTS}) == 1
     settings = json.loads((folder / "q4" / "tokenizer_config.json").read_bytes())
@@ -212,10 +176,8 @@ def test_one_export_for_all_variants_and_one_configuration(
         before = 0.0 if "is written" in message else done
 
 
-def test_the_same_bytes_again(
-    tiny: Path, converted: tuple[Path, Job, list[str]], tmp_path: Path
-) -> None:
-    folder, _, _ = converted
+def test_the_same_bytes_again(tiny: Path, converted: tuple[Path, Job], tmp_path: Path) -> None:
+    folder, _ = converted
     convert(tiny, tmp_path / "again", ["q4", "fp32"], Job(tmp_path / "scratch"))
     for variant in ("q4", "fp32"):
         for path in (folder / variant).rglob("*"):
@@ -226,11 +188,11 @@ def test_the_same_bytes_again(
 
 def test_data_files_beside(
     tiny: Path,
-    converted: tuple[Path, Job, list[str]],
+    converted: tuple[Path, Job],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    folder, job, _ = converted
+    folder, job = converted
     monkeypatch.setattr(layout, "SINGLE", 1_000_000)
     monkeypatch.setattr(layout, "CHUNK", 8_000_000)
     convert(tiny, tmp_path, ["fp32"], job)
@@ -245,9 +207,9 @@ def test_data_files_beside(
 
 @pytest.mark.parametrize("bits", [4, 16])
 def test_bits_of_the_embedding(
-    bits: int, tiny: Path, converted: tuple[Path, Job, list[str]], tmp_path: Path
+    bits: int, tiny: Path, converted: tuple[Path, Job], tmp_path: Path
 ) -> None:
-    folder, job, _ = converted
+    folder, job = converted
     convert(tiny, tmp_path, ["q4"], job, embedding_bits=bits)
     assert np.isfinite(logits(tmp_path / "q4")).all()
     real = size(tmp_path / "q4")
