@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from child import say
+from progress import say
 
 PART = 1 << 30  # bytes of a file that is written: what is held at once
 

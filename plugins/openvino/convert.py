@@ -4,16 +4,17 @@ The tools run as children (export.py, half.py, quantize.py, generate.py): this p
 """
 
 import json
-import os
 import shutil
+import signal
 import sys
 from pathlib import Path
+from subprocess import CalledProcessError
 from typing import Any, NoReturn
 
-import child
 import cost
 from accept import Refused, accept
 from ir import MODEL
+from progress import said
 from recipes import openvino_config
 from source import (
     CONFIG,
@@ -28,6 +29,11 @@ from source import (
 HERE = Path(__file__).parent
 # A step ends at these shares of a variant's progress.
 EXPORTED, WRITTEN = 0.5, 0.9
+ENVIRONMENT = {
+    "PYTHONHASHSEED": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
 SHORT = ("bad_alloc", "MemoryError", "Cannot allocate memory", "can't allocate memory")
 
 
@@ -66,8 +72,8 @@ def convert(source: Path, output: Path, variant: str, options: dict[str, Any], j
         command = ["half.py", str(export), str(output)]
     else:
         command = ["quantize.py", str(export), str(output), variant, json.dumps(options)]
-    said = _run(command, job, EXPORTED, WRITTEN, "quantizer_failed")
-    if said.get("fits") is False:
+    answer = _run(command, job, EXPORTED, WRITTEN, "quantizer_failed")
+    if answer.get("fits") is False:
         job.fail(
             "out_of_range",
             "Some weights are beyond the range of FP16.",
@@ -79,14 +85,15 @@ def convert(source: Path, output: Path, variant: str, options: dict[str, Any], j
 
 def check(artefact: Path, job: Any) -> dict[str, Any]:
     """Load the artefact in OpenVINO GenAI and generate."""
-    said = _run(["generate.py", str(artefact), str(job.threads)], job, WRITTEN, 1.0, "check_failed")
-    if not said.get("finite"):
+    command = ["generate.py", str(artefact), str(job.threads)]
+    answer = _run(command, job, WRITTEN, 1.0, "check_failed")
+    if not answer.get("finite"):
         job.fail(
             "check_failed",
             "The model computes numbers that are not finite.",
             "Look whether the original model does so too; int8 keeps more of the range than fp16.",
         )
-    return dict(said["seen"])
+    return dict(answer["seen"])
 
 
 def _exported(source: Path, config: dict[str, Any], job: Any) -> Path:
@@ -130,40 +137,33 @@ def _run(command: list[str], job: Any, start: float, end: float, failure: str) -
 
     Returns what it said beside its progress; refuses as it refuses.
     """
-    said: dict[str, Any] = {}
+    answer: dict[str, Any] = {}
 
-    def heard(words: dict[str, Any]) -> None:
+    def heard(line: str) -> bool:
+        words = said(line)
+        if words is None:
+            return not line  # what is said comes after an empty line
         if "done" in words:
             job.report(start + (end - start) * words["done"], words["message"])
         else:
-            said.update(words)
+            answer.update(words)
+        return True
 
     job.report(start, "starting " + command[0].removesuffix(".py"))
+    program = [sys.executable, str(HERE / command[0]), *command[1:]]
     try:
-        child.run([sys.executable, str(HERE / command[0]), *command[1:]], _environment(job), heard)
-    except child.ChildFailed as failed:
-        if "refused" in said:
-            job.fail(*said["refused"])
+        job.run(program, environment=ENVIRONMENT, heard=heard)
+    except CalledProcessError as failed:
+        if "refused" in answer:
+            job.fail(*answer["refused"])
         _explain(failed, failure, job)
-    return said
+    return answer
 
 
-def _environment(job: Any) -> dict[str, str]:
-    return os.environ | {
-        "HF_HUB_OFFLINE": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HOME": str(job.scratch),
-        "OMP_NUM_THREADS": str(job.threads),
-        "PYTHONHASHSEED": "0",
-        "TOKENIZERS_PARALLELISM": "false",
-        "TRANSFORMERS_VERBOSITY": "error",
-    }
-
-
-def _explain(failed: child.ChildFailed, failure: str, job: Any) -> NoReturn:
+def _explain(failed: CalledProcessError, failure: str, job: Any) -> NoReturn:
     """Refuse with the cause that the child's last lines tell."""
-    words = "\n".join(failed.tail)
-    if failed.ending == "SIGKILL" or any(sign in words for sign in SHORT):
+    words = failed.output
+    if failed.returncode == -signal.SIGKILL or any(sign in words for sign in SHORT):
         job.fail(
             "out_of_memory",
             "The tools were short of memory.",
@@ -171,10 +171,10 @@ def _explain(failed: child.ChildFailed, failure: str, job: Any) -> NoReturn:
         )
     if "No space left on device" in words:
         job.fail("disk_full", "The disk is full.", "Make room in the hub's data folder.")
-    last = failed.tail[-1][:500] if failed.tail else "it said nothing"
+    last = words.rpartition("\n")[2][:500] or "it said nothing"
     job.fail(
         failure,
-        f"The step ended with {failed.ending}: {last}",
+        f"The step ended with {failed}: {last}",
         "The log has the tool's own words.",
     )
     raise AssertionError("job.fail does not return")

@@ -11,8 +11,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from child import say
 from ir import DETOKENIZER, MODEL, TOKENIZER, normalise, without_cache_precision
+from progress import say
 from source import CONFIG, GENERATION
 from source import TOKENIZER as TOKENIZER_FILES
 

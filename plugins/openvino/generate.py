@@ -8,7 +8,7 @@ import math
 import sys
 import time
 
-from child import say
+from progress import say
 
 PROMPT = "Once upon a time"
 COUNT = 16

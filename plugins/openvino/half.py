@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from child import say
 from ir import MODEL, constants, decompressing, normalise, recast
+from progress import say
 
 PIECE = 1 << 24  # bytes that are read at once
 LEAST = 16  # rows and columns of the smallest matrix that counts as weights

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from child import say
 from ir import MODEL, normalise
+from progress import say
 from recipes import RECIPES, SMALLEST_GROUP, Recipe, aware
 
 CALIBRATION = Path(__file__).with_name("calibration.txt")

@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 
@@ -17,45 +17,20 @@ import accept  # noqa: E402
 import convert as plugin  # noqa: E402
 import source  # noqa: E402
 import zoo  # noqa: E402
+from job import Failure, Job  # noqa: E402
 
 OPTIONS = {"group_size": 128, "ratio": 1.0, "awq": False, "scale_estimation": False}
 VARIANTS = ["fp16", "int8", "int8-sym", "int4", "int4-sym"]
 
 
-class Failure(Exception):
-    """What job.fail raises here."""
-
-    def __init__(self, kind: str, message: str, hint: str) -> None:
-        super().__init__(f"{kind}: {message} {hint}")
-        self.kind, self.message, self.hint = kind, message, hint
-
-
-class Job:
-    """What the hub gives to a plugin."""
-
-    threads, memory, source_name = 1, 4 << 30, "org_tiny"
-
-    def __init__(self, scratch: Path) -> None:
-        scratch.mkdir(exist_ok=True, parents=True)
-        self.scratch = scratch
-        self.reported: list[float] = []
-        self.messages: set[str] = set()
-
-    def report(self, done: float, message: str = "") -> None:
-        self.reported.append(done)
-        self.messages.add(message)
-
-    def fail(self, kind: str, message: str, hint: str = "") -> NoReturn:
-        raise Failure(kind, message, hint)
-
-
 def make(model: Path, folder: Path, variant: str, scratch: Path, **options: Any) -> dict[str, Any]:
     """Convert and check; what the check saw, and the messages of both."""
     folder.mkdir(parents=True)
-    job = Job(scratch)
+    job = Job(scratch, variant, threads=1)
     plugin.convert(model, folder, variant, OPTIONS | options, job)
-    assert job.reported == sorted(job.reported)
-    return plugin.check(folder, job) | {"messages": job.messages}
+    done = [done for done, _ in job.reports]
+    assert done == sorted(done)
+    return plugin.check(folder, job) | {"messages": {message for _, message in job.reports}}
 
 
 def estimated(model: Path, variant: str, **options: Any) -> dict[str, int]:
@@ -117,7 +92,8 @@ def test_again(sample: Path, tmp_path: Path) -> None:
     for variant in ("fp16", "int4"):
         folder = tmp_path / variant
         folder.mkdir()
-        plugin.convert(zoo.SAMPLE, folder, variant, OPTIONS, Job(tmp_path / "scratch"))
+        job = Job(tmp_path / "scratch", variant, threads=1)
+        plugin.convert(zoo.SAMPLE, folder, variant, OPTIONS, job)
         assert digests(folder) == digests(sample / variant)
 
 
