@@ -5,15 +5,15 @@ Quantized weights stay in the job's scratch folder, where the next variant finds
 """
 
 import json
-import os
 import re
 import shutil
+import signal
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from subprocess import CalledProcessError
 from typing import Any
 
-import child
 import costs
 from accept import Refused, accept
 
@@ -68,8 +68,8 @@ def check(artefact: Path, job: Any) -> dict[str, Any]:
     else:
         command = _program("inspect_graph.py", str(folder), str(result))
     try:
-        child.run(command, folder=job.scratch, environment=_environment(job))
-    except child.ChildFailed as failed:
+        job.run(command)
+    except CalledProcessError as failed:
         job.fail(
             "check_failed",
             f"ONNX Runtime GenAI does not take {job.variant}: {_last_words(failed)}",
@@ -106,15 +106,10 @@ def _build(view: Path, folder: Path, variant: str, options: dict[str, Any], job:
             job.report(0.95 * float(found[1]), found[2])
 
     try:
-        child.run(
-            _program("build.py", str(request)),
-            folder=job.scratch,
-            environment=_environment(job),
-            heard=heard,
-        )
-    except child.ChildFailed as failed:
-        text = "\n".join(failed.tail)
-        if failed.ending == "SIGKILL" or re.search(r"MemoryError|bad_alloc", text):
+        job.run(_program("build.py", str(request)), heard=heard)
+    except CalledProcessError as failed:
+        text = failed.output
+        if failed.returncode == -signal.SIGKILL or re.search(r"MemoryError|bad_alloc", text):
             raise Refused(
                 "out_of_memory",
                 "The memory that a job may use was not enough.",
@@ -128,7 +123,7 @@ def _build(view: Path, folder: Path, variant: str, options: dict[str, Any], job:
             ) from failed
         raise Refused(
             "builder_failed",
-            f"The model builder ended with {failed.ending}: {_last_words(failed)}",
+            f"The model builder ended with {failed}: {_last_words(failed)}",
             "The log has all of its output. Another format may work.",
         ) from failed
 
@@ -156,23 +151,13 @@ def _program(name: str, *arguments: str) -> list[str]:
     return [sys.executable, "-I", str(HERE / name), *arguments]
 
 
-def _environment(job: Any) -> dict[str, str]:
-    """The surroundings of the programs: no network, no cache of a user, no spinning."""
-    return os.environ | {
-        "HF_HUB_OFFLINE": "1",
-        "HF_HOME": str(job.scratch / "huggingface"),
-        "OMP_NUM_THREADS": str(job.threads),
-        "OMP_WAIT_POLICY": "passive",
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-
-
-def _last_words(failed: child.ChildFailed) -> str:
+def _last_words(failed: CalledProcessError) -> str:
     """The exception that ended a program, without the traceback; else its last lines."""
-    for line in reversed(failed.tail):
+    lines = failed.output.split("\n")
+    for line in reversed(lines):
         if re.match(r"[\w.]*(Error|Exception|Interrupt): ", line):
             return line.strip()
-    return "\n".join(failed.tail[-5:]).strip() or "it said nothing"
+    return "\n".join(lines[-5:]).strip() or "it said nothing"
 
 
 def _read(path: Path) -> dict[str, Any]:

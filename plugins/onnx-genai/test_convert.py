@@ -10,7 +10,7 @@ import time
 import tomllib
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 
@@ -20,6 +20,7 @@ sys.path[:0] = [str(HERE), str(SAMPLES)]
 
 import accept  # noqa: E402
 import zoo  # noqa: E402
+from job import Failure, Job  # noqa: E402
 
 MANIFEST = tomllib.loads((HERE / "plugin.toml").read_text(encoding="utf-8"))
 VARIANTS = [variant["name"] for variant in MANIFEST["variants"]]
@@ -43,33 +44,9 @@ def _load() -> ModuleType:
 plugin = _load()
 
 
-class Failure(Exception):
-    def __init__(self, kind: str, message: str, hint: str) -> None:
-        super().__init__(f"{kind}: {message}")
-        self.kind, self.message, self.hint = kind, message, hint
-
-
-class Job:
-    """The part of the host's job that the plugin uses."""
-
-    source_name = "acme_tiny"
-    threads = 1
-
-    def __init__(self, scratch: Path, variant: str) -> None:
-        self.scratch, self.variant = scratch, variant
-        scratch.mkdir(parents=True, exist_ok=True)
-        self.reports: list[tuple[float, str]] = []
-
-    def report(self, done: float, message: str) -> None:
-        self.reports.append((done, message))
-
-    def fail(self, kind: str, message: str, hint: str) -> NoReturn:
-        raise Failure(kind, message, hint)
-
-
 def make(source: Path, folder: Path, variant: str, **options: Any) -> dict[str, Any]:
     """Convert and check one variant; the scratch folder is shared by all in `folder`."""
-    job = Job(folder / "scratch", variant)
+    job = Job(folder / "scratch", variant, threads=1)
     output = folder / variant
     output.mkdir(parents=True)
     plugin.convert(source, output, variant, OPTIONS | options, job)
