@@ -12,7 +12,7 @@ import sys
 import tomllib
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 
@@ -27,6 +27,7 @@ import source as models  # noqa: E402
 import ternary  # noqa: E402
 import weights  # noqa: E402
 import zoo  # noqa: E402
+from job import Failure, Job  # noqa: E402
 from mlx.utils import tree_map  # noqa: E402
 from mlx_lm.convert import QUANT_RECIPES  # noqa: E402
 from mlx_lm.convert import convert as stock_convert  # noqa: E402
@@ -51,34 +52,10 @@ def _load() -> ModuleType:
 plugin = _load()
 
 
-class Failure(Exception):
-    def __init__(self, kind: str, message: str, hint: str) -> None:
-        super().__init__(f"{kind}: {message}")
-        self.kind, self.message, self.hint = kind, message, hint
-
-
-class Job:
-    """The part of the host's job that the plugin uses."""
-
-    source_name = "acme_tiny"
-
-    def __init__(self, scratch: Path, threads: int = 2) -> None:
-        self.scratch = scratch
-        self.threads = threads
-        scratch.mkdir(parents=True, exist_ok=True)
-        self.reports: list[tuple[float, str]] = []
-
-    def report(self, done: float, message: str) -> None:
-        self.reports.append((done, message))
-
-    def fail(self, kind: str, message: str, hint: str) -> NoReturn:
-        raise Failure(kind, message, hint)
-
-
 def make(source: Path, folder: Path, variant: str, threads: int = 2, **options: Any) -> Job:
     """Convert into `folder`; returns the job that was told of it."""
     folder.mkdir(parents=True)
-    job = Job(folder.parent / f"{folder.name}.scratch", threads)
+    job = Job(folder.parent / f"{folder.name}.scratch", variant, threads)
     plugin.convert(source, folder, variant, OPTIONS | options, job)
     return job
 
