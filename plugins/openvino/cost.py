@@ -119,6 +119,26 @@ def _beside(config: dict[str, Any], files: dict[str, int]) -> int:
     return total + TOKENIZER_XML + PIECE * int(config.get("vocab_size") or 0)
 
 
+def _quantizing(
+    tensors: dict[str, dict[str, Any]],
+    config: dict[str, Any],
+    variant: str,
+    options: dict[str, Any],
+) -> int:
+    """The most bytes that NNCF holds: what it has made so far, and a matrix in FP32, twice."""
+    found = sorted(matrices(tensors, config), key=lambda one: (_place(one[0]), one[0]))
+    made, most = 0, 0
+    for name, shape in found:
+        made += stored(name, shape, variant, options)
+        most = max(most, made + 8 * math.prod(shape))
+    return most
+
+
+def _place(name: str) -> int:
+    """Where a matrix comes in the graph: the embedding first, the head last."""
+    return 0 if "embed" in name else 2 if "lm_head" in name else 1
+
+
 def estimate(
     config: dict[str, Any],
     files: dict[str, int],
@@ -135,17 +155,18 @@ def estimate(
     largest = max((math.prod(shape) for _, shape in matrices(tensors, config)), default=0)
     whole = float_type(list(tensors.values())) == "float32"
     exported = numbers * (4 if whole else 2)
-    if config.get("model_type") == "gemma3_text" and not whole:
-        exported += 2 * largest  # its embedding, which scales, is exported in FP32
     # Tracing touches the weights in their mapped files, and computes a layer at a time in FP32.
-    export = EXPORT + 8 * largest
+    export = EXPORT + 4 * largest
+    if config.get("model_type") == "gemma3_text" and not whole:
+        # Its embedding, which scales, is exported in FP32.
+        exported += 2 * largest
+        export += 4 * largest
     quantize = QUANTIZE
     if RECIPES[variant].bits < 16:
-        # What is made stays in memory until it is written, beside a matrix in FP32.
-        quantize += weights + 8 * largest
+        quantize += _quantizing(tensors, config, variant, options)
     if aware(RECIPES[variant], options):
         quantize += 4 * numbers
-    # The runtime packs weights anew for the processor that it runs on; FP16 becomes FP32.
+    # The runtime packs weights anew for the processor that it runs on: FP16 may become FP32.
     generate = GENERATE + (weights if RECIPES[variant].bits < 16 else 2 * weights)
     scratch = exported + _graph(config, count, "fp16") + _beside(config, files)
     if config.get("quantization_config"):
