@@ -1,13 +1,13 @@
 // Lets transformers.js generate from every variant of a repo of a hub, and prints what it says as JSON.
 //
-//     node transformers_js.mjs HUB REPO CHECKS
+//     node transformers_js.mjs HUB REPO CACHE CHECKS
 //
-// CHECKS is JSON, {variant: {prompt, tokens}}.
+// CACHE is an empty folder, CHECKS is JSON, {variant: {prompt, tokens}}.
 import { AutoModelForCausalLM, AutoTokenizer, env } from '@huggingface/transformers';
 
-const [hub, repo, checks] = process.argv.slice(2);
+const [hub, repo, cache, checks] = process.argv.slice(2);
 env.allowLocalModels = false;
-env.useFSCache = false;
+env.cacheDir = cache;
 env.remoteHost = hub;
 const said = {};
 const tokenizer = await AutoTokenizer.from_pretrained(repo);

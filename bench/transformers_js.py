@@ -15,11 +15,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+from sqlmodel import col, select
+
 from bench.convert import finish, through_hub
 from bench.embedded import hub
-from hub import formats
+from hub import db, formats
 from hub.client import Client
 from hub.config import ROOT, Settings
+from hub.models import Artefact
 from hub.sample import sample_folder
 
 sys.path.append(str(ROOT / "samples"))
@@ -67,9 +70,12 @@ def _compare(client: Client, work: Path, script: Path, name: str) -> bool:
     finish(client, client.call("POST", "/mirrors", json={"repo": repo, "folder": str(folder)}))
     variants = [one.name for one in formats.get(Settings(), "onnx").variants]
     _, job = through_hub(client, repo, "onnx", variants)
-    checks = {one["variant"]: one["check"] for one in job["artefacts"]}
     made = job["artefacts"][0]["repo"]
-    command = ["node", script.name, client.url, made, json.dumps(checks)]
+    with db.reading(Settings().database) as session:
+        rows = session.exec(select(Artefact).where(col(Artefact.repo) == made)).all()
+    checks = {row.variant: row.check_result for row in rows}
+    command = ["node", script.name, client.url, made, str(work / f"{name}-cache")]
+    command += [json.dumps(checks)]
     done = subprocess.run(
         command, cwd=script.parent, capture_output=True, text=True, check=False, timeout=600
     )
