@@ -78,6 +78,8 @@ class _Taker:
         path = self.place(name)
         if path is None:
             return
+        if path == self.folder:
+            raise self.refused(name, "has no name")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("xb")
@@ -128,7 +130,7 @@ def _unzip(origin: Path, taker: _Taker) -> None:
     with zipfile.ZipFile(origin) as archive:
         for entry in archive.infolist():
             kind = stat.S_IFMT(entry.external_attr >> 16)
-            if entry.is_dir():
+            if entry.filename.endswith("/"):  # what is_dir() asks, which fails on an empty name
                 taker.place(entry.filename)
                 continue
             if kind not in (0, stat.S_IFREG):

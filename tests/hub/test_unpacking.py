@@ -216,6 +216,14 @@ def test_a_damaged_archive_is_told_in_words(pack: Pack, tmp_path: Path, target: 
             made.unlink()
 
 
+def test_a_file_without_a_name_is_refused(tmp_path: Path, target: Path) -> None:
+    path = zipped(tmp_path / "toy", {"first": b"x", "second": b"x"})
+    # Where zipfile meets a zero byte, a name ends.
+    path.write_bytes(path.read_bytes().replace(b"first", b"\0irst"))
+    with pytest.raises(Unprocessable, match="has no name"):
+        unpacking.take(path, target)
+
+
 def test_no_bytes_of_an_archive_break_the_reader(tmp_path_factory: pytest.TempPathFactory) -> None:
     place = tmp_path_factory.mktemp("fuzz")
     sound = {pack: pack(place / pack.__name__, PLUGIN) for pack in (zipped, tarred, plain_tar)}
