@@ -72,8 +72,7 @@ def document(
     parts += [
         "## Bad input",
         "What `supports` says of a Llama 3.2 1B that is made bad in one thing. A format that takes"
-        " quantized weights has a reader for them; that reader is not tried here. Where a shard"
-        " is missing, the hub refuses to mirror the model at all.",
+        " quantized weights has a reader for them; that reader is not tried here.",
         _table(plugins, wrong, "What is wrong"),
     ]
     parts += ["## Notes", "\n".join(notes.lines())]
@@ -118,11 +117,17 @@ def _remarks(cell: Mapping[str, Any]) -> list[str]:
     for one in cell["tries"]:
         check, agreement = one["check"], one["agreement"]
         if check.get("ran") is False:
-            note = check.get("note") or "it cannot be run on this machine"
-            found.append(_sentence(f"{one['variant']} was made and not run: {note}"))
+            found.append(f"{one['variant']} was made, and {_unrun(check)}")
         if agreement and not agreement["whole"]:
             found.append(_sentence(f"{one['variant']}: {agreement['said']}"))
     return found
+
+
+def _unrun(check: Mapping[str, Any]) -> str:
+    """Why an artefact was not run: the first sentence of what its check says."""
+    note = _sentence(check.get("note") or "Not run: it cannot be run on this machine")
+    first = note.split(". ")[0].rstrip(".")
+    return f"{first[:1].lower()}{first[1:]}; its files were looked through instead."
 
 
 def _refusal(said: Mapping[str, Any] | None, notes: Notes) -> str:

@@ -6,7 +6,7 @@ configuration, the file names and sizes, and the shapes of the tensors: no weigh
 
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from hub.errors import Unprocessable
 from hub.formats import Format
 from hub.launch import Answer
 from hub.outline import Outline
+from hub.safetensors import missing_part
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def appraise(
 
     What needs no code is checked first; then the plugin is asked, with ten seconds to answer.
     """
-    reason = fmt.lacks(list(model.files))
+    reason = fmt.lacks(list(model.files)) or _incomplete(model.files)
     if reason:
         return Appraisal(reason)
     said: Mapping[str, Any] = {}
@@ -137,6 +138,11 @@ def _estimate(said: object) -> Estimate | None:
     numbers = [said.get(key) for key in ("size", "memory", "scratch")]
     found = [int(one) for one in numbers if isinstance(one, int | float) and 0 <= one < 1 << 60]
     return Estimate(found[0], found[1], found[2]) if len(found) == len(numbers) else None
+
+
+def _incomplete(files: Iterable[str]) -> str | None:
+    part = missing_part(files)
+    return f"A part of the weights is missing: {part}." if part else None
 
 
 def _answers(fmt: Format) -> bool:

@@ -50,6 +50,7 @@ BITS = {
 
 _SPACE = re.compile(rb"[ \t\r\n]*+")
 _STRING = re.compile(rb'"(?:[^"\\\x00-\x1f]|\\.)*+"')
+_PART = re.compile(r"(.*-)\d{5}-of-(\d{5})\.safetensors", re.DOTALL)
 _BODY = re.compile(rb"\{[^{}]{0,2048}+\}")
 
 
@@ -152,6 +153,17 @@ def shards(
             name, f"names {len(missing)} of {len(wanted)} files that are missing: {shown}"
         )
     return wanted
+
+
+def missing_part(names: Iterable[str]) -> str | None:
+    """The first file that is not there of weights in parts, as the others' names have it."""
+    have = set(names)
+    for first, count in sorted({part.groups() for part in map(_PART.fullmatch, have) if part}):
+        for number in range(1, int(count) + 1):
+            other = f"{first}{number:05}-of-{count}.safetensors"
+            if other not in have:
+                return other
+    return None
 
 
 class _Reader:

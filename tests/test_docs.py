@@ -1,5 +1,6 @@
 """The documents name what the code has, and nothing it has not."""
 
+import importlib
 import re
 import tomllib
 from pathlib import Path
@@ -86,6 +87,22 @@ def test_every_plugin_has_a_readme_that_names_its_variants(path: Path) -> None:
     readme = (path.parent / "README.md").read_text()
     for variant in tomllib.loads(path.read_text())["variants"]:
         assert variant["name"] in readme
+
+
+def test_the_support_matrix_is_of_these_plugins_and_models(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = (ROOT / "docs" / "support.md").read_text("utf-8")
+    for path in sorted(ROOT.glob("plugins/*/plugin.toml")):
+        manifest = tomllib.loads(path.read_text("utf-8"))
+        if not manifest.get("hidden"):
+            row = f"| {manifest['title']} | {manifest['name']} {manifest['version']} |"
+            assert row in text, "draw it anew: python -m bench.support"
+    monkeypatch.syspath_prepend(ROOT / "samples")
+    for model in importlib.import_module("zoo").MODELS.values():
+        assert f"| {model.published} |" in text
+    assert "| not tried" not in text
+    assert "though it works" not in text
 
 
 def test_the_readme_shows_the_two_commands() -> None:

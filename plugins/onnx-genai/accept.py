@@ -41,8 +41,8 @@ def accept(config: dict[str, Any], files: list[str]) -> None:
     if config.get("quantization_config"):
         raise Refused(
             "unsupported_quantization",
-            f"The weights are already quantized with {method or 'an unnamed method'}, which is not"
-            " unpacked here.",
+            f"The weights are already quantized with {method or 'an unnamed method'}, which cannot"
+            " be unpacked here.",
             "Convert the original model that this one was made from.",
         )
     _accept_rope(config)

@@ -18,6 +18,7 @@ from hub.safetensors import (
     BadSafetensors,
     Header,
     header_length,
+    missing_part,
     parse_header,
     shards,
 )
@@ -247,6 +248,16 @@ def test_what_was_written_is_read(
     assert {name: (found.dtype, list(found.shape)) for name, found in read.tensors.items()} == (
         tensors
     )
+
+
+def test_a_missing_part_is_told_from_the_names_of_the_others() -> None:
+    parts = [f"model-{number:05}-of-00003.safetensors" for number in (1, 2, 3)]
+    assert missing_part(parts) is None
+    assert missing_part([*parts, "model.safetensors", "x/a-1-of-2.safetensors"]) is None
+    for part in parts:
+        assert missing_part([one for one in parts if one != part]) == part
+    assert missing_part(["a-00001-of-99999.safetensors"]) == "a-00002-of-99999.safetensors"
+    assert missing_part([]) is None
 
 
 def test_missing_shards_are_named() -> None:
