@@ -132,8 +132,8 @@ class Watch:
 
     def _weigh(self, processes: list[psutil.Process]) -> None:
         files = _memory_files(processes)
-        if sum(_resident(process) for process in processes) + files <= self.peak:
-            return  # an upper bound: pages that are shared or mapped from files are in it
+        if sum(_touched(process.pid) for process in processes) + files <= self.peak:
+            return  # an upper bound, which costs nothing: processes may share some of it
         used = sum(own_memory(process.pid) for process in processes) + files
         self.peak = max(self.peak, used)
         if used > self._limit:
@@ -171,21 +171,27 @@ def _threads(process: psutil.Process) -> int:
         return 0
 
 
-def _resident(process: psutil.Process) -> int:
-    try:
-        return process.memory_info().rss
-    except psutil.Error:
-        return 0
-
-
 def own_memory(pid: int) -> int:
-    """Bytes that only the end of the process frees: its share of anonymous and shared memory."""
+    """Bytes that only the end of the process frees: its share of anonymous and shared memory.
+
+    The kernel goes through all of the process's pages for it: with gigabytes of mapped files that
+    takes a while, in which the process cannot map more.
+    """
+    return _kilobytes(pid, "smaps_rollup", ("Pss_Anon:", "Pss_Shmem:", "SwapPss:"))
+
+
+def _touched(pid: int) -> int:
+    """The same without asking who shares it, which the kernel has at hand."""
+    return _kilobytes(pid, "status", ("RssAnon:", "RssShmem:", "VmSwap:"))
+
+
+def _kilobytes(pid: int, file: str, keys: tuple[str, ...]) -> int:
+    """The sum of these lines of a process's file in /proc, in bytes; 0 once it has ended."""
     try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text("ascii").splitlines()[1:]
-    except OSError:  # it has just ended
+        lines = Path(f"/proc/{pid}/{file}").read_text("utf-8", "replace").splitlines()
+    except OSError:
         return 0
-    sizes = {line.split()[0]: int(line.split()[1]) * 1024 for line in lines}
-    return sum(sizes.get(key, 0) for key in ("Pss_Anon:", "Pss_Shmem:", "SwapPss:"))
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith(keys))
 
 
 def _memory_files(processes: list[psutil.Process]) -> int:

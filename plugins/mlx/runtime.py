@@ -13,7 +13,6 @@ import mlx.core as mx
 import mlx.nn as nn
 import ternary
 from mlx.utils import tree_flatten, tree_map
-from mlx_lm.generate import generate_step
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.models.switch_layers import SwitchLinear
 from mlx_lm.utils import load_model, load_tokenizer
@@ -59,27 +58,27 @@ def generate(folder: Path, prompt: str, tokens: int, patience: float) -> dict[st
     loaded = time.perf_counter()
     ids = tokenizer.encode(prompt)
     cache = make_prompt_cache(model)
-    mx.eval(model(mx.array(ids[:1])[None], cache=cache))
-    seconds = time.perf_counter() - loaded
-    affordable = int(patience / seconds) - 1
-    shown = ids[: 1 + max(1, affordable // 2)]
-    count = min(tokens, max(1, affordable - len(shown)))
-    made: list[int] = []
-    first = time.perf_counter()
-    rest = mx.array(shown[1:] or ids)
-    for token, logits in generate_step(rest, model, max_tokens=count, prompt_cache=cache):
+
+    def step(part: list[int]) -> mx.array:
+        logits = model(mx.array(part)[None], cache=cache)[0, -1]
         if not mx.isfinite(logits.max()).item():
             raise ValueError("a logit is not a finite number")
-        made.append(int(token))
-        now = time.perf_counter()
-        if len(made) == 1:
-            first = now
-        else:
-            seconds = (now - first) / (len(made) - 1)
+        return logits
+
+    logits = step(ids[:1])
+    first = time.perf_counter()
+    affordable = max(2, int(patience / (first - loaded)))
+    shown = ids[: 1 + affordable // 2]
+    count = min(tokens, affordable - len(shown) + 1)
+    if shown[1:]:
+        logits = step(shown[1:])
+    made = [mx.argmax(logits).item()]
+    while len(made) < count:
+        made.append(mx.argmax(step(made[-1:])).item())
+    computed = len(shown) - 1 + len(made) - 1
+    seconds = (time.perf_counter() - first) / computed if computed else first - loaded
     return {
-        "prompt": tokenizer.decode(shown, skip_special_tokens=True)
-        if len(shown) < len(ids)
-        else prompt,
+        "prompt": prompt if shown == ids else tokenizer.decode(shown, skip_special_tokens=True),
         "text": tokenizer.decode([token for token in made if token < len(tokenizer)]),
         "tokens": len(made),
         "load_seconds": round(loaded - began, 3),
