@@ -98,7 +98,9 @@ def test_cells_give_their_reason_in_a_note() -> None:
         "llama-3-8b": cell(tries=[tried | {"agreement": near}]),
         "mistral-7b": cell(reason="It knows no Mistral"),
         "olmo-2-1b": cell(tries=[tried | {"ok": False, "error": "It broke"}], agrees=False),
-        "phi-4-mini": cell(tries=[tried | {"check": {"ran": False, "note": "It needs a GPU"}}]),
+        "phi-4-mini": cell(
+            tries=[tried | {"check": {"ran": False, "note": "Not run: no GPU. It fits."}}]
+        ),
     }
     plugin = {"title": "ONNX", "version": "1.0.0", "tools": {"onnx": "1.2"}}
     results = {"plugins": {"onnx": plugin}, "cells": {"onnx": cells}, "bad": {}}
@@ -110,7 +112,7 @@ def test_cells_give_their_reason_in_a_note() -> None:
     assert "It knows no Mistral." in text
     assert "| allenai/OLMo-2-0425-1B-Instruct | no [4](#notes) |" in text
     assert "fp32: It broke." in text
-    assert "fp32 was made and not run: It needs a GPU." in text
+    assert "fp32 was made, and not run: no GPU; its files were looked through instead." in text
     assert "| Qwen/Qwen3-0.6B | not tried |" in text
 
 

@@ -114,7 +114,14 @@ def test_a_bad_file_of_one_variant_leaves_the_others(convert: Any, tmp_path: Pat
 @pytest.mark.parametrize(
     ("act", "target", "options", "limits", "kind", "figures"),
     [
-        ("nothing", "", {"allocate": 400}, {"memory_limit": 150 * MiB}, "out_of_memory", "150 MiB"),
+        (
+            "nothing",
+            "",
+            {"allocate": 400, "sleep": 5},  # long enough to be seen, for it is looked at in turns
+            {"memory_limit": 150 * MiB},
+            "out_of_memory",
+            "150 MiB",
+        ),
         ("map_shared", "400", {}, {"memory_limit": 150 * MiB}, "out_of_memory", "150 MiB"),
         ("fork", "60", {}, {"process_limit": 20}, "too_many_processes", "20 are allowed"),
         ("deleted", "40", {}, {"output_limit": 20 * MiB}, "output_too_large", "20,971,520"),
