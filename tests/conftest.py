@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from hub import db
 from hub.config import Settings
@@ -39,6 +40,22 @@ def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give out tests by the file, as --dist loadfile does; but plugins' own tests one by one.
+
+    They take minutes and share nothing, and are last: in one process the other one would wait.
+    """
+    if config.getoption("dist") != "loadfile":
+        return None
+
+    class Files(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return nodeid if "test_own_tests" in nodeid else super()._split_scope(nodeid)
+
+    return Files(config, log)
 
 
 @pytest.hookimpl(hookwrapper=True)

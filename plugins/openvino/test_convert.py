@@ -1,6 +1,7 @@
 """Tiny models through the real tools, every variant, and what is refused."""
 
 import hashlib
+import importlib.util
 import json
 import shutil
 import sys
@@ -199,3 +200,8 @@ def test_a_half_finished_export_is_not_used(tmp_path: Path) -> None:
         make(model, tmp_path / "out", "int8", tmp_path / "scratch")
     assert raised.value.kind == "unsupported_tokenizer"
     assert not (tmp_path / "scratch" / "export").exists()
+
+
+def test_nobody_is_told_what_is_converted() -> None:
+    """The tools report to their makers wherever this package is: it forks from a thread, too."""
+    assert importlib.util.find_spec("openvino_telemetry") is None

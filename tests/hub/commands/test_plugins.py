@@ -11,7 +11,7 @@ import pytest
 from commanding import Slmhub
 from furnished import MANIFEST
 
-from hub import formats
+from hub import formats, unpacking
 from hub.config import Settings
 
 
@@ -176,9 +176,8 @@ def test_an_added_plugin_is_installed_by_a_process_of_its_own(
     settings: Settings, tmp_path: Path, archive: Path
 ) -> None:
     folder = tmp_path / "toy"
-    with tarfile.open(archive) as packed:
-        packed.extractall(tmp_path, filter="data")
-    (tmp_path / "toy-main").rename(folder)
+    folder.mkdir()
+    unpacking.take(archive, folder)
     (folder / "plugin.toml").write_text(
         MANIFEST.replace("toy-tools", "pip").replace("tools =", "#")
     )
