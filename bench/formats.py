@@ -5,7 +5,8 @@
 On a model of Qwen3-0.6B's shape. The hub's time goes from the request to the published, checked
 artefact; the bare tool neither checks nor publishes. Memory is the peak of the converter's whole
 process tree, measured the same way for both, in a run that is not timed: looking takes its time.
-Goals: 1.05 x plus 2 s, and 1.05 x the memory.
+The hub's data, and the plugins' environments, are those of HUB_DATA. Goals: 1.05 x plus 2 s, and
+1.05 x the memory.
 """
 
 import argparse

@@ -5,7 +5,7 @@
 Needs Node.js 20 with npm: the package @huggingface/transformers, of the version below, is put into
 a folder of its own, or taken from FOLDER. For the sample and models of the zoo: mirrors, converts
 all variants, lets transformers.js generate from the hub's address, and compares with what the
-plugin's check saw. The exit code is 1 if one differs.
+plugin's check saw. The hub's data are those of HUB_DATA. The exit code is 1 if one differs.
 """
 
 import argparse
@@ -19,11 +19,13 @@ from sqlmodel import col, select
 
 from bench.convert import finish, through_hub
 from bench.embedded import hub
-from hub import db, formats
+from hub import db
 from hub.client import Client
 from hub.config import ROOT, Settings
+from hub.formats import Format
 from hub.models import Artefact
 from hub.sample import sample_folder
+from workers import outside
 
 sys.path.append(str(ROOT / "samples"))
 import zoo  # type: ignore[import-not-found]
@@ -47,11 +49,10 @@ def main() -> None:
         # Modules are looked for beside the script that asks for them.
         script = node / SCRIPT.name
         script.write_bytes(SCRIPT.read_bytes())
-        data = Settings().data
-        install = [sys.executable, "-m", "workers.plugins", "install", "onnx"]
-        subprocess.run(install, check=True, stdout=subprocess.DEVNULL)
-        with hub(data) as client:
-            same = [_compare(client, work, script, one) for one in arguments.models]
+        settings = Settings()
+        fmt = outside.ready(settings, "onnx")
+        with hub(settings.data) as client:
+            same = [_compare(client, settings, fmt, work, script, one) for one in arguments.models]
     sys.exit(not all(same))
 
 
@@ -63,15 +64,16 @@ def _install(folder: Path) -> Path:
     return folder
 
 
-def _compare(client: Client, work: Path, script: Path, name: str) -> bool:
+def _compare(
+    client: Client, settings: Settings, fmt: Format, work: Path, script: Path, name: str
+) -> bool:
     """Whether transformers.js says of every variant of a model what its check said."""
     folder = sample_folder() if name == SAMPLE else zoo.write(name, work / name)
     repo = f"bench/{name}"
     finish(client, client.call("POST", "/mirrors", json={"repo": repo, "folder": str(folder)}))
-    variants = [one.name for one in formats.get(Settings(), "onnx").variants]
-    _, job = through_hub(client, repo, "onnx", variants)
+    _, job = through_hub(client, repo, fmt.name, [one.name for one in fmt.variants])
     made = job["artefacts"][0]["repo"]
-    with db.reading(Settings().database) as session:
+    with db.reading(settings.database) as session:
         rows = session.exec(select(Artefact).where(col(Artefact.repo) == made)).all()
     checks = {row.variant: row.check_result for row in rows}
     command = ["node", script.name, client.url, made, str(work / f"{name}-cache")]

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from hub import formats
 from hub.config import ROOT, Settings
 from hub.formats import Format
-from workers import environments
+from workers import outside
 
 PLUGINS = sorted(path.parent.name for path in ROOT.glob("plugins/*/test_convert.py"))
 
@@ -23,6 +22,4 @@ def data(factory: pytest.TempPathFactory) -> Path:
 def install(factory: pytest.TempPathFactory, name: str) -> tuple[Settings, Format]:
     """A plugin that is ready; two processes that ask at once wait for one installation."""
     settings = Settings(data=data(factory))
-    fmt = formats.get(settings, name)
-    environments.install(settings, fmt, lambda _line: None)
-    return settings, fmt
+    return settings, outside.ready(settings, name)
