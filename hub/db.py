@@ -12,6 +12,9 @@ from sqlmodel import Session, create_engine
 
 from hub.config import ROOT
 
+STILL = 60.0
+"""Seconds after which PostgreSQL ends a writer that does nothing: its machine stands still."""
+
 
 @lru_cache(maxsize=8)
 def engine(url: str) -> Engine:
@@ -22,7 +25,17 @@ def engine(url: str) -> Engine:
         # The others: a host that vanished without a word is found within half a minute, not hours.
         waits = {"connect_timeout": 5, "keepalives_idle": 15, "keepalives_interval": 5}
         waits |= {"keepalives_count": 3, "tcp_user_timeout": 30_000}
-        return create_engine(url, pool_pre_ping=True, pool_recycle=300, connect_args=waits)
+        made = create_engine(url, pool_pre_ping=True, pool_recycle=300, connect_args=waits)
+
+        @event.listens_for(made, "begin")
+        def _bound(connection: Any) -> None:
+            # A worker that was suspended in here would keep others from its rows until it wakes up.
+            if connection.get_execution_options().get("writes", False):
+                connection.exec_driver_sql(
+                    f"SET LOCAL idle_in_transaction_session_timeout = {STILL * 1000:.0f}"
+                )
+
+        return made
     made = create_engine(url, connect_args={"timeout": 30})
 
     @event.listens_for(made, "connect")

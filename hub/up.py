@@ -22,7 +22,7 @@ from hub.config import ROOT, Settings
 from hub.errors import Conflict, HubError, Unavailable
 
 STOP_SECONDS = 8.0
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 _SOCKET_PATH_LIMIT = 100  # sun_path holds 108 bytes with the closing NUL
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
@@ -223,6 +223,11 @@ def stop(family: list[Child]) -> None:
         child.signal(signal.SIGTERM)
     _wait(family, deadline)
     for child in family:
+        if child.process is not None and child.ended() is None:
+            print(
+                f"The {child.name} process did not end within {STOP_SECONDS:.0f} s and is killed.",
+                file=sys.stderr,
+            )
         child.signal(signal.SIGKILL, group=True)
         if child.process is not None:
             child.process.wait()

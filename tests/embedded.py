@@ -13,7 +13,7 @@ import httpx
 import psutil
 from fakehub import tiny_model
 from servers import free_port
-from workbench import wait
+from workbench import PATIENCE, wait
 
 from hub.config import ROOT
 
@@ -29,7 +29,12 @@ def environment(data: Path, **more: str) -> dict[str, str]:
 def slmhub(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     return subprocess.run(
-        [*SLMHUB, *arguments], env=env, capture_output=True, text=True, timeout=60, check=False
+        [*SLMHUB, *arguments],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
 
 
@@ -65,7 +70,7 @@ class Embedded:
         self.env = environment(self.data, HUB_PORT=str(self.port), **more)
         self.process: psutil.Popen | None = None
         self.seen: set[psutil.Process] = set()
-        self.http = httpx.Client(base_url=self.url, trust_env=False, timeout=20)
+        self.http = httpx.Client(base_url=self.url, trust_env=False, timeout=PATIENCE)
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return slmhub(self.env, *arguments)
@@ -81,7 +86,7 @@ class Embedded:
                 stdout=stdout, stderr=stderr, start_new_session=True,
             )  # fmt: skip
         process = self.process
-        wait(lambda: process.poll() is not None or self.url in out.read_text(), 40, "an address")
+        wait(lambda: process.poll() is not None or self.url in out.read_text(), "an address")
         assert process.poll() is None, err.read_text() + self.logs()
         return time.monotonic() - began
 
@@ -111,7 +116,7 @@ class Embedded:
         self.family()
         began = time.monotonic()
         self.process.send_signal(number)
-        return self.process.wait(20), time.monotonic() - began
+        return self.process.wait(PATIENCE), time.monotonic() - began
 
     def left(self) -> list[psutil.Process]:
         """What still runs of all that was seen, and whatever else names the data folder."""
@@ -131,7 +136,7 @@ class Embedded:
         if self.process is not None and self.process.poll() is None:
             self.family()
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(PATIENCE)
         for one in self.left():
             one.kill()
 
@@ -155,9 +160,9 @@ class Embedded:
     def job(self, number: int) -> dict[str, Any]:
         return dict(self.http.get(f"/api/v1/jobs/{number}").json())
 
-    def done(self, job: dict[str, Any], seconds: float = 60) -> dict[str, Any]:
+    def done(self, job: dict[str, Any]) -> dict[str, Any]:
         final = ("done", "failed", "cancelled")
-        wait(lambda: self.job(job["id"])["state"] in final, seconds, f"the end of {job}")
+        wait(lambda: self.job(job["id"])["state"] in final, f"the end of {job}")
         found = self.job(job["id"])
         assert found["state"] == "done", found
         return found

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 
 ROOT = Path(__file__).parent.parent
-START = 30.0
+START = 120.0
 """Seconds that a server may take to answer on a busy machine."""
 
 
@@ -86,7 +86,7 @@ def _running(
     finally:
         process.terminate()
         try:
-            process.wait(15)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -16,7 +16,7 @@ from fakehub import FakeHub, tiny_model
 from postgres import PostgresServer, programs
 from redis_server import RedisServer
 from servers import free_port, has_nginx, nginx
-from workbench import wait
+from workbench import PATIENCE, wait
 
 pytestmark = [pytest.mark.slow, pytest.mark.postgres]
 
@@ -30,12 +30,12 @@ class Production:
 
     def __init__(self, front: str, web: str, env: dict[str, str]) -> None:
         self.env = env | {"HUB_URL": front, "HUB_TOKEN": TOKEN}
-        self.web = httpx.Client(base_url=web, trust_env=False, timeout=20)
-        self.stranger = httpx.Client(base_url=front, trust_env=False, timeout=20)
+        self.web = httpx.Client(base_url=web, trust_env=False, timeout=PATIENCE)
+        self.stranger = httpx.Client(base_url=front, trust_env=False, timeout=PATIENCE)
         self.operator = httpx.Client(
             base_url=front,
             trust_env=False,
-            timeout=20,
+            timeout=PATIENCE,
             headers={"Authorization": f"Bearer {TOKEN}"},
         )
 
@@ -44,7 +44,7 @@ class Production:
         assert answer.is_success, answer.text
         address = answer.headers["Location"]
         final = ("done", "failed", "cancelled")
-        wait(lambda: self.stranger.get(address).json()["state"] in final, 60)
+        wait(lambda: self.stranger.get(address).json()["state"] in final)
         job: dict[str, object] = self.stranger.get(address).json()
         assert job["state"] == "done", job
         return job
@@ -68,7 +68,7 @@ def start(stack: ExitStack, env: dict[str, str], log: Path, *command: str) -> ps
     def end(process: psutil.Popen) -> None:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(20)
+            process.wait(PATIENCE)
         finally:
             for child in children:
                 if child.is_running():
@@ -113,7 +113,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]:
         start(stack, env, folder / "web.log", "serve")
         for number in range(2):
             start(stack, env, folder / f"worker{number}.log", "worker")
-        wait(lambda: answers(web), 30, "an answer of the web server")
+        wait(lambda: answers(web), "an answer of the web server")
         front = stack.enter_context(nginx(folder, data / "blobs", web))
         made = Production(front, web, env)
         body = {"repo": "org/model"}
@@ -199,8 +199,10 @@ def embedded(hub: Production, tmp_path_factory: pytest.TempPathFactory) -> Itera
         env |= {"HUB_PORT": str(port)}
         start(stack, env, tmp_path_factory.mktemp("alone") / "log", "serve")
         address = f"http://{HOST}:{port}"
-        wait(lambda: answers(address), 30, "an answer")
-        client = stack.enter_context(httpx.Client(base_url=address, trust_env=False, timeout=20))
+        wait(lambda: answers(address), "an answer")
+        client = stack.enter_context(
+            httpx.Client(base_url=address, trust_env=False, timeout=PATIENCE)
+        )
         yield client
 
 
@@ -282,11 +284,9 @@ def test_two_workers_share_the_jobs(hub: Production) -> None:
         options = {"options": {"sleep": seconds}}
         return hub.operator.post("/api/v1/conversions", json=body | options)
 
-    began = time.monotonic()
     answers = [ask(3.0), ask(3.1)]
     jobs = [hub.finished(answer) for answer in answers]
     assert float(str(jobs[1]["started_at"])) < float(str(jobs[0]["finished_at"]))
-    assert time.monotonic() - began < 30
 
 
 def test_the_rows_are_in_postgresql(hub: Production) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from furnished import add_artefact, add_job, add_log, add_model, add_plugin
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from shown import Shown
 from werkzeug.serving import make_server
 
@@ -15,6 +15,7 @@ from hub.config import Settings
 from hub.models import JobState
 
 CHROMIUM = Path("/usr/bin/chromium")
+expect.set_options(timeout=30_000)  # 5 s are not enough for a machine that converts meanwhile
 FLAGS = [
     "--no-sandbox",
     "--disable-background-networking",

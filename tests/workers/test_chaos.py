@@ -16,7 +16,7 @@ import psutil
 import pytest
 from redis_server import RedisServer
 from sqlmodel import select
-from workbench import Bench, alive, make_bench, wait
+from workbench import PATIENCE, Bench, alive, make_bench, wait
 
 from hub import db, jobs
 from hub.blobs import BlobStore
@@ -91,14 +91,14 @@ class Chaos:
     def worker(self) -> bool:
         place = self.random.randrange(len(self.live))
         self.live[place].kill()
-        self.live[place].wait(10)
+        self.live[place].wait(PATIENCE)
         self.live[place] = self.bench.start()
         return True
 
     def stop_worker(self) -> bool:
         place = self.random.randrange(len(self.live))
         self.live[place].terminate()
-        self.live[place].wait(15)
+        self.live[place].wait(PATIENCE)
         self.live[place] = self.bench.start()
         return True
 
@@ -174,12 +174,12 @@ def test_nothing_is_lost_doubled_or_left(bench: Bench, redis_server: RedisServer
             chaos.supervise()
             return not {"queued", "running", "publishing"} & set(bench.states().values())
 
-        wait(over, 120, "jobs that are not over")
+        wait(over, "jobs that are not over")
         chaos.converters()
         for worker in chaos.live:
             worker.terminate()
-            worker.wait(15)
-        wait(lambda: not any(alive(pid) for pid in chaos.pids), 5, "processes that are left")
+            worker.wait(PATIENCE)
+        wait(lambda: not any(alive(pid) for pid in chaos.pids), "processes that are left")
         bench_check(bench)
         print(chaos.done, f"{len(bench.states())} jobs, {chaos.anew} workers started anew")
         assert "stalled" not in bench.log.read_text(), bench.story()

@@ -2,7 +2,6 @@
 
 import json
 import stat
-import time
 from pathlib import Path
 
 import pytest
@@ -125,7 +124,6 @@ def test_a_plugin_that_changed_meanwhile_makes_nothing_else(
 
 
 def test_a_cancelled_conversion_ends(hub: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    started = time.monotonic()
     report = convert.Holding.report
 
     def cancelling(self: convert.Holding, progress: float, message: str) -> None:
@@ -133,9 +131,8 @@ def test_a_cancelled_conversion_ends(hub: Settings, monkeypatch: pytest.MonkeyPa
         jobs.cancel(hub, self.claim.id)
 
     monkeypatch.setattr(convert.Holding, "report", cancelling)
-    found = run(hub, "plain", sleep=60)
+    found = run(hub, "plain", sleep=600)
     assert found.state == "cancelled"
-    assert time.monotonic() - started < 20
 
 
 def test_what_the_plugin_refuses(hub: Settings) -> None:

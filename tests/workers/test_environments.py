@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -76,12 +75,10 @@ def folders(settings: Settings) -> list[str]:
     return [path.name for path in (settings.environments / "echo").iterdir() if path.is_dir()]
 
 
-def test_an_environment_without_requirements_is_cheap(settings: Settings) -> None:
+def test_an_environment_without_requirements(settings: Settings) -> None:
     fmt = formats.get(settings, "echo")
     assert formats.state(settings, fmt).name == "not installed"
-    began = time.monotonic()
     folder = environments.install(settings, fmt, quiet)
-    assert time.monotonic() - began < 5
     assert formats.state(settings, fmt).ready
     assert environments.install(settings, fmt, quiet) == folder
     assert environments.python(settings, fmt).exists()

@@ -66,7 +66,7 @@ def ask(tmp_path: Path) -> Any:
             [sys.executable, "-I", "-B", str(SHIM), str(tmp_path / "request.json")],
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=120,
             check=False,
         )
         return (

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from proxy import proxied
 from redis_server import RedisServer
-from workbench import Bench, alive, make_bench, wait
+from workbench import PATIENCE, Bench, alive, make_bench, wait
 
 from hub import db, leases, queue
 from hub.config import Settings
@@ -84,9 +84,9 @@ def test_a_stalled_worker_ends_and_another_does_the_work(
         (slot,) = worker.children()
         slot.suspend()
         job = bench.submit(1)
-        assert worker.wait(40) == 1
+        assert worker.wait(PATIENCE) == 1
         assert "stalled: jobs wait" in bench.log.read_text()
-        wait(lambda: not alive(slot.pid), 5)
+        wait(lambda: not alive(slot.pid))
         bench.start()
         bench.wait_for(job, "done")
         bench.check()
@@ -111,13 +111,13 @@ def test_outages_longer_than_every_timeout_need_no_new_worker(
             redis_server.pause()
             job = _through(bench, 1, 35)
             redis_server.go_on()
-            bench.wait_for(job, "done", 60)
+            bench.wait_for(job, "done")
             proxy.cut_silently()
-            bench.wait_for(bench.submit(2), "done", 60)
+            bench.wait_for(bench.submit(2), "done")
             redis_server.stop()
             job = _through(bench, 3, 30)
             redis_server.start()
-            bench.wait_for(job, "done", 60)
+            bench.wait_for(job, "done")
             assert bench.workers == [worker]
             assert alive(worker.pid)
             assert "stalled" not in bench.log.read_text()

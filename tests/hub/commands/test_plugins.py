@@ -61,7 +61,7 @@ def test_an_unknown_plugin_names_the_known(settings: Settings, command: str) -> 
     argv = [sys.executable, "-m", "hub.cli", "plugins", command, "nope", "--json"]
     env = {"HUB_DATA": str(settings.data), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(
-        argv, env=env, capture_output=True, text=True, timeout=30, check=False
+        argv, env=env, capture_output=True, text=True, timeout=120, check=False
     )  # it starts a process of the workers, whose words and exit code it hands on
     assert (done.returncode, done.stdout) == (1, "")
     assert '"kind": "unknown_plugin"' in done.stderr
@@ -79,7 +79,7 @@ def test_folders_of_the_caller_are_not_taken_for_the_hubs_code(
     argv = [sys.executable, "-P", "-m", "hub.cli", "plugins", command, "nope"]
     env = {"HUB_DATA": str(settings.data), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(
-        argv, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
+        argv, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 1
     assert "There is no plugin 'nope'" in done.stderr
@@ -184,7 +184,7 @@ def test_an_added_plugin_is_installed_by_a_process_of_its_own(
     (folder / "requirements.txt").write_text("")
     argv = [sys.executable, "-m", "hub.cli", "plugins", "add", str(folder), "--yes", "--json"]
     env = {"HUB_DATA": str(settings.data), "PATH": "/usr/bin:/bin"}
-    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["state"] == "ready"
     gone = subprocess.run(

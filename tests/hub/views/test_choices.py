@@ -37,7 +37,7 @@ class Plugins:
         self, _settings: object, fmt: Any, _model: object, variants: Any = (), options: Any = None
     ) -> Appraisal:
         self.asked.append((fmt.name, dict(options or {})))
-        assert self.slow.wait(10)
+        assert self.slow.wait(60)
         if fmt.name in self.refuses:
             return Appraisal(self.refuses[fmt.name])
         size = 8 * GB // (options or {}).get("group_size", 8)

@@ -155,7 +155,7 @@ def test_streams_end_when_the_server_stops(settings: Settings, job: int) -> None
     with (
         gunicorn(settings.data) as (address, process),
         httpx.stream(
-            "GET", f"{address}/api/v1/jobs/{job}/events", trust_env=False, timeout=10
+            "GET", f"{address}/api/v1/jobs/{job}/events", trust_env=False, timeout=60
         ) as answer,
     ):
         chunks = answer.iter_raw()
@@ -163,4 +163,4 @@ def test_streams_end_when_the_server_stops(settings: Settings, job: int) -> None
         process.terminate()
         for _ in chunks:  # ends, and is not cut: that would raise
             pass
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0

@@ -455,7 +455,7 @@ def shell(endpoint: str, tmp_path: Path) -> Callable[[str], str]:
 
     def run(command: str) -> str:
         done = subprocess.run(
-            ["sh", "-c", command], env=env, cwd=here, capture_output=True, text=True, timeout=60
+            ["sh", "-c", command], env=env, cwd=here, capture_output=True, text=True, timeout=120
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
