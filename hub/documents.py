@@ -100,7 +100,11 @@ def prospect(found: Prospect) -> dict[str, Any]:
         "plugin": order.fmt.name,
         "options": order.job.request["options"],
         "variants": [_variant(order, one) for one in found.variants],
-        "disk": {"needed": found.disk, "free": found.free},
+        "disk": {
+            "needed": found.disk,
+            "free": found.room.free,
+            "promised": found.room.promised,
+        },
         "memory": {"needed": found.memory, "allowed": found.allowed},
         "seconds": _span(found.seconds),
         "job": order.twin.id if order.twin else None,

@@ -4,7 +4,6 @@ A request is checked in a second and becomes an Order; weighing the order gives 
 size of every variant, the memory, the disk and the time, and the refusal where it cannot be had.
 """
 
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,19 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
-from hub import artefacts, asking, db, durations, formats, jobs, launch, mirror, outline, repos
+from hub import (
+    artefacts,
+    asking,
+    db,
+    durations,
+    formats,
+    jobs,
+    launch,
+    mirror,
+    outline,
+    repos,
+    room,
+)
 from hub.asking import Appraisal, Estimate
 from hub.config import Settings
 from hub.errors import Conflict, HubError, NoSpace, NotFound, Unavailable, Unprocessable
@@ -21,6 +32,7 @@ from hub.manifest import Value
 from hub.models import ACTIVE, Artefact, Commit, File, Job, Repo
 from hub.outline import Outline
 from hub.patience import Cancelled
+from hub.room import Disk
 from hub.sizes import size
 
 PATIENCE = 20
@@ -83,7 +95,7 @@ class Prospect:
     order: Order
     variants: list[Forecast]
     disk: int
-    free: int
+    room: Disk
     memory: int
     allowed: int
     seconds: tuple[float, float] | None
@@ -163,8 +175,11 @@ def weigh(settings: Settings, order: Order, appraise: Appraise | None = None) ->
             f"{fmt.title} cannot convert this model; another format may.",
         )
     estimates = appraisal.estimates
+    # So that later requests know what this one will take.
+    order.job.request[room.SIZES] = {name: one.size for name, one in estimates.items()}
     with db.reading(settings.database) as session:
         known = durations.finished(session, fmt.name)
+        disk = room.disk(settings, session, set(order.job.request["keys"].values()))
     weights = order.model.weights
     variants = [
         Forecast(
@@ -176,17 +191,16 @@ def weigh(settings: Settings, order: Order, appraise: Appraise | None = None) ->
         )
         for name in order.variants
     ]
-    disk = disk_for(order.download, [list(estimates.values())])
+    needed = disk_for(order.download, [list(estimates.values())])
     memory = max((one.memory for one in estimates.values()), default=0)
-    free = shutil.disk_usage(settings.data).free
     allowed = launch.memory(settings)
     rough = any(one.rough for one in estimates.values())
-    refusal = refusal or _too_small(fmt, disk, free, memory, allowed, rough)
+    refusal = refusal or _too_small(fmt, needed, disk, memory, allowed, rough)
     return Prospect(
         order=order,
         variants=variants,
-        disk=disk,
-        free=free,
+        disk=needed,
+        room=disk,
         memory=memory,
         allowed=allowed,
         seconds=durations.expected(known, missing, weights),
@@ -205,13 +219,12 @@ def together(prospects: Sequence[Prospect]) -> tuple[int, HubError | None]:
         max((one.order.download for one in some), default=0),
         [[each.estimate for each in one.variants if each.estimate] for one in some],
     )
-    free = min((one.free for one in some), default=0)
-    if len(some) < 2 or disk <= free:
+    least = min((one.room for one in some), key=lambda room: room.left, default=Disk(0))
+    if len(some) < 2 or disk <= least.left:
         return disk, None
     return disk, NoSpace(
         "disk_too_small",
-        f"These {len(some)} jobs together need about {size(disk)} of disk, "
-        f"and {size(free)} are free.",
+        f"These {len(some)} jobs together need about {size(disk)} of disk, and {least}.",
         "Ask for fewer variants at once.",
     )
 
@@ -231,12 +244,12 @@ def disk_for(download: int, orders: Sequence[Sequence[Estimate]]) -> int:
 
 
 def _too_small(
-    fmt: Format, disk: int, free: int, memory: int, allowed: int, rough: bool
+    fmt: Format, needed: int, disk: Disk, memory: int, allowed: int, rough: bool
 ) -> HubError | None:
-    if disk > free:
+    if needed > disk.left:
         return NoSpace(
             "disk_too_small",
-            f"This conversion needs about {size(disk)} of disk, and {size(free)} are free.",
+            f"This conversion needs about {size(needed)} of disk, and {disk}.",
             "Free some space (`slmhub gc` removes what nothing needs), or ask for fewer variants.",
         )
     if memory > allowed:

@@ -150,8 +150,8 @@ class Plan:
         return max((job.prospect.memory for job in self.good if job.prospect), default=0)
 
     @property
-    def free(self) -> int:
-        return min((job.prospect.free for job in self.good if job.prospect), default=0)
+    def left(self) -> int:
+        return min((job.prospect.room.left for job in self.good if job.prospect), default=0)
 
     @property
     def allowed(self) -> int:

@@ -1,6 +1,5 @@
 """The page of a repo: its facts, its card, its files, and the formats it can be had in."""
 
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from hub.errors import HubError, InvalidRequest
 from hub.formats import Format
 from hub.manifest import Variant
 from hub.models import ACTIVE, Artefact, Commit, File, Job, JobState, Repo
+from hub.room import Disk, disk
 from hub.security import reads, writes
 from hub.views import choices
 from hub.views.choices import Choice, Plan
@@ -43,9 +43,9 @@ CLASSES = {
 
 @dataclass(frozen=True)
 class Room:
-    """What this machine has, in bytes: free disk, and the memory that a conversion may use."""
+    """What this machine has: its disk, and bytes of memory that a conversion may use."""
 
-    free: int
+    disk: Disk
     allowed: int
 
 
@@ -122,7 +122,8 @@ class Section:
             return None
         if cell.estimate.memory > self.room.allowed:
             return "memory", cell.estimate.memory, self.room.allowed
-        return ("disk", cell.disk, self.room.free) if cell.disk > self.room.free else None
+        left = self.room.disk.left
+        return ("disk", cell.disk, left) if cell.disk > left else None
 
 
 def by_class(cells: Iterable[Cell]) -> list[tuple[str, list[Cell]]]:
@@ -239,6 +240,7 @@ def _page(
             artefacts = catalogue.made_from(session, {repo.name: commit.sha})[repo.name]
             jobs = dict(catalogue.latest_jobs(session, repo.name, commit.sha))
         derived = listing.page(session, kind="derived", source=repo.name, sort="name")[0]
+        room = Room(disk(settings, session), launch.memory(settings))
     common = {
         "repo": repo,
         "commit": commit,
@@ -256,7 +258,7 @@ def _page(
     return render_template(
         "model.html",
         **common,
-        sections=_sections(settings, repo, commit, files, artefacts, jobs, choice),
+        sections=_sections(settings, repo, commit, files, artefacts, jobs, choice, room),
         derived=derived,
         by_class=by_class,
         class_titles=CLASSES,
@@ -274,6 +276,7 @@ def _sections(
     artefacts: Iterable[Artefact],
     jobs: dict[tuple[str, str], Job],
     choice: Choice,
+    room: Room,
 ) -> list[Section]:
     known = [fmt for fmt in formats.formats(settings).values() if not fmt.hidden]
     states = {fmt.name: formats.state(settings, fmt) for fmt in known}
@@ -284,7 +287,6 @@ def _sections(
         files,
     )
     there = {(row.plugin, row.variant): row for row in artefacts}
-    room = Room(shutil.disk_usage(settings.data).free, launch.memory(settings))
     sections = []
     for fmt in known:
         verdict = answers.get(fmt.name, Verdict(asked=False))

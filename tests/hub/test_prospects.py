@@ -2,18 +2,21 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fakehub import FakeHub, tiny_model
 
-from hub import asking, formats, mirror, prospects, queue, requests
+from hub import artefacts, asking, formats, leases, mirror, prospects, queue, requests
+from hub.artefacts import Made, Recipe, Source
 from hub.asking import Appraisal, Estimate
 from hub.config import Settings
 from hub.errors import NotFound, Unavailable, Unprocessable
 from hub.formats import State
 from hub.outline import Outline
 from hub.prospects import Prospect
+from hub.room import Disk
 
 COSTS = {"plain": Estimate(100, 3000, 50), "loud": Estimate(200, 4000, 70)}
 
@@ -131,6 +134,36 @@ def test_what_is_on_its_way_is_not_refused(at: Settings, monkeypatch: pytest.Mon
     assert both.refusal is not None
 
 
+def test_jobs_on_their_way_have_their_share_of_the_disk(
+    at: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(queue, "ring", lambda *_: None)
+    monkeypatch.setitem(COSTS, "plain", Estimate(1 << 60, 0, 0))  # more than any disk
+    monkeypatch.setitem(COSTS, "loud", Estimate(1000, 0, 0))
+    mirror.mirror(at, mirror.plan(at, "org/model"), report=lambda *_: None)
+    mine = look(at, "plain", ahead=False)
+    assert mine.room.promised == 0
+    job = requests.accept(at, mine.order)
+    assert look(at, "plain", ahead=False).room.promised == 0, "what is one's own"
+    refusal = look(at, "loud", ahead=False).refusal
+    assert refusal is not None
+    assert refusal.kind == "disk_too_small"
+    assert "that are free the jobs on their way will take about 1,152,921.5 TB" in refusal.message
+    claim = leases.claim(at, job.id or 0, "w")
+    assert claim is not None
+    assert look(at, "loud", ahead=False).room.promised == 1 << 60
+    source = Source("org/model", job.commit or "", [], {})
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "plain.txt").write_text("plain")
+    made = Made("plain", tmp_path / "made")
+    artefacts.publish(
+        at, claim, mine.order.fmt, source, Recipe(job.request["options"], {}, "strict"), made
+    )
+    assert look(at, "loud", ahead=False).room.promised == 0, "it is on the disk by now"
+    leases.done(at, claim)
+    assert look(at, "loud", ahead=False).refusal is None
+
+
 def test_who_weighs_may_ask_in_another_way(at: Settings) -> None:
     order = prospects.order(at, "org/model", "main", "echo", ["plain"], ahead=True)
     asked = []
@@ -148,7 +181,7 @@ def test_several_jobs_share_the_disk(at: Settings) -> None:
     # Both sizes, the download once, and beside them the most that one of them needs at a time.
     needed = int((one.order.download + 100 + 200 + 200 + 70) * 1.05)
     assert prospects.together([one, other]) == (needed, None)
-    tight = [replace(each, free=needed - 1) for each in (one, other)]
+    tight = [replace(each, room=Disk(needed - 1)) for each in (one, other)]
     assert all(each.disk < needed for each in tight)
     disk, refusal = prospects.together(tight)
     assert disk == needed

@@ -97,7 +97,7 @@ def test_what_is_to_be_mirrored_first(capsys: pytest.CaptureFixture[str]) -> Non
             "mirrored": False,
             "download": 12 * 10**8,
             "variants": [variant | costs],
-            "disk": {"needed": 2 * 10**9, "free": 3 * 10**9},
+            "disk": {"needed": 2 * 10**9, "free": 4 * 10**9, "promised": 10**9},
             "memory": {"needed": 10**9, "allowed": 2 * 10**9},
             "seconds": {"least": 20.0, "most": 60.0},
             "job": None,
@@ -107,4 +107,5 @@ def test_what_is_to_be_mirrored_first(capsys: pytest.CaptureFixture[str]) -> Non
     assert "First it has to be mirrored, 1.2 GB: `slmhub mirror org/model`" in seen
     assert "≈ 400.0 MB" in seen
     assert "≥ 1.0 GB" in seen
+    assert "2.0 GB of 4.0 GB that are free, less 1.0 GB for other jobs" in seen
     assert "time    20 to 60 s" in seen
