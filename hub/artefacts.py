@@ -15,7 +15,7 @@ from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from hub import cards, catalogue, db, formats, jobs, leases, names, repos
-from hub.blobs import BlobStore, Stored, lfs_pointer_sha1
+from hub.blobs import BlobStore, Stored
 from hub.config import Settings
 from hub.errors import Conflict
 from hub.formats import Format
@@ -249,26 +249,25 @@ def _store(store: BlobStore, folder: Path, path: Path) -> Entry:
         raise Conflict(
             "bad_output", f"The plugin wrote a {CARD}.", "The hub writes the card: leave it out."
         )
-    stored = _move(store, path)
-    large = stored.size > LARGE
-    sha1 = lfs_pointer_sha1(stored.sha256, stored.size) if large else stored.git_sha1
-    return Entry(name, stored.sha256, stored.size, sha1, lfs=large)
-
-
-def _move(store: BlobStore, path: Path) -> Stored:
-    """Take a file into the store without a copy, where both are on one file system."""
     if path.is_symlink() or not path.is_file():
         raise Conflict(
             "bad_output", f"{path.name} is not a regular file.", "Files alone are published."
         )
+    large = path.stat().st_size > LARGE
+    stored = _move(store, path, large)
+    return Entry(name, stored.sha256, stored.size, stored.git_sha1, lfs=large)
+
+
+def _move(store: BlobStore, path: Path, lfs: bool) -> Stored:
+    """Take a file into the store without a copy, where both are on one file system."""
     staged = store.stage()
     try:
         path.rename(staged)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        return store.add_file(path)
-    return store.adopt(staged)
+        return store.add_file(path, lfs=lfs)
+    return store.adopt(staged, lfs=lfs)
 
 
 def _present(session: Session, name: str) -> tuple[str | None, dict[str, Entry]]:

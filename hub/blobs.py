@@ -2,10 +2,10 @@
 
 Publishing one blob takes numbered steps, and may end at any of them without harm:
 
-1. create a file in staging/         5. make it read-only
-2. write, hashing on the way         6. put it on the disk (fsync)
-3. compare the digest                7. rename it to sha256/ab/cdef…
-4. make the folder sha256/ab         8. put the folder on the disk (fsync)
+1. create a file in staging/         5. compare the digest
+2. write, hashing on the way         6. make the folder sha256/ab
+3. make it read-only                 7. rename it to sha256/ab/cdef…
+4. put it on the disk (fsync)        8. put the folder on the disk (fsync)
 
 Only then do rows name it (hub/repos.py). The mode is set before the rename, so that a blob is never
 visible and writable at once. Deletion goes the other way round: rows first, then the file.
@@ -18,6 +18,7 @@ import re
 import stat
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,10 @@ class DigestMismatch(UpstreamFailed):
 
 @dataclass(frozen=True)
 class Stored:
-    """What is known of bytes: SHA-256, size, and the id git gives them as a file."""
+    """What is known of bytes: SHA-256, size, and the id git gives them as a file.
+
+    That of a file which LFS keeps is the id of its pointer.
+    """
 
     sha256: str
     size: int
@@ -52,26 +56,33 @@ class Stored:
 
 
 class Hasher:
-    """Computes SHA-256 and the git id of bytes together; git wants their number beforehand."""
+    """Computes SHA-256 and the git id of bytes together; git wants their number beforehand.
 
-    def __init__(self, size: int) -> None:
+    With `lfs` the git id is that of the LFS pointer, which takes half the time.
+    """
+
+    def __init__(self, size: int, *, lfs: bool = False) -> None:
         self.expected = size
         self.size = 0
         self._sha256 = hashlib.sha256()
         # The id that git gives a file: not a protection, an address.
-        self._git = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+        head = b"blob %d\0" % size
+        self._git = None if lfs else hashlib.sha1(head, usedforsecurity=False)
 
     def update(self, data: bytes | memoryview) -> None:
         """Take the next bytes."""
         self.size += len(data)
         self._sha256.update(data)
-        self._git.update(data)
+        if self._git is not None:
+            self._git.update(data)
 
     def stored(self) -> Stored:
         """The result; ValueError when it was not the announced number of bytes."""
         if self.size != self.expected:
             raise ValueError(f"{self.size} bytes were hashed, {self.expected} announced")
-        return Stored(self._sha256.hexdigest(), self.size, self._git.hexdigest())
+        sha256 = self._sha256.hexdigest()
+        git = self._git.hexdigest() if self._git else lfs_pointer_sha1(sha256, self.size)
+        return Stored(sha256, self.size, git)
 
 
 class Disk:
@@ -140,16 +151,12 @@ def git_sha1(data: bytes) -> str:
     return hasher.stored().git_sha1
 
 
-def hash_file(path: Path) -> Stored:
+def hash_file(path: Path, *, lfs: bool = False) -> Stored:
     """The digests of a file's bytes, as they are on the disk now."""
     with path.open("rb", buffering=0) as file:
-        return _hash(file)
-
-
-def _hash(file: BinaryIO) -> Stored:
-    hasher = Hasher(os.fstat(file.fileno()).st_size)
-    for chunk in _chunks_of(file):
-        hasher.update(chunk)
+        hasher = Hasher(os.fstat(file.fileno()).st_size, lfs=lfs)
+        for chunk in _chunks_of(file):
+            hasher.update(chunk)
     return hasher.stored()
 
 
@@ -241,27 +248,39 @@ class BlobStore:
         *,
         hashed: Stored | None = None,
         name: str = "",
+        lfs: bool = False,
     ) -> Stored:
         """Take a staged file into the store. It is gone from its place afterwards.
 
         `sha256` is the digest it must have, `hashed` what the caller computed while writing (else
-        the file is read again), `name` what to call it in a DigestMismatch.
+        the file is read again), `name` what to call it in a DigestMismatch, `lfs` whether LFS keeps
+        it.
         """
         with _space():
-            stored = hashed or hash_file(staged)
+            self.disk.protect(staged)
+            stored = self._sync(staged, hashed, lfs)
             if sha256 is not None and stored.sha256 != sha256:
                 self.disk.unlink(staged)
                 raise DigestMismatch(name or "The file", sha256, stored.sha256)
             target = self.path(stored.sha256)
             self._make(target.parent)
-            self.disk.protect(staged)
-            self.disk.sync(staged)
             # Bytes that were just checked also replace older ones, which may have rotted since.
             self.disk.rename(staged, target)
             self.disk.sync(target.parent)
         return stored
 
-    def add_file(self, source: Path) -> Stored:
+    def _sync(self, staged: Path, hashed: Stored | None, lfs: bool) -> Stored:
+        """Put a file on the disk, and hash it meanwhile unless that was done."""
+        if hashed is not None:
+            self.disk.sync(staged)
+            return hashed
+        with ThreadPoolExecutor(1) as pool:
+            synced = pool.submit(self.disk.sync, staged)
+            stored = hash_file(staged, lfs=lfs)
+            synced.result()
+        return stored
+
+    def add_file(self, source: Path, *, lfs: bool = False) -> Stored:
         """Copy a regular file into the store; it stays as it is. Links are refused."""
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         with os.fdopen(os.open(source, flags), "rb", buffering=0) as file:
@@ -270,11 +289,12 @@ class BlobStore:
                 raise InvalidRequest(
                     "not_a_file", f"{source.name} is not a regular file", "Remove it and try again"
                 )
-            return self._write(self._chunks(file, source.name, status.st_size), status.st_size)
+            chunks = self._chunks(file, source.name, status.st_size)
+            return self._write(chunks, Hasher(status.st_size, lfs=lfs))
 
     def add_bytes(self, data: bytes) -> Stored:
         """Put bytes into the store."""
-        return self._write(iter([memoryview(data)]), len(data))
+        return self._write(iter([memoryview(data)]), Hasher(len(data)))
 
     def remove(self, sha256: str) -> None:
         """Delete a blob; the caller has made sure that no row names it."""
@@ -308,9 +328,8 @@ class BlobStore:
                 "Make sure that nothing writes to it, and try again",
             )
 
-    def _write(self, chunks: Iterator[memoryview], size: int) -> Stored:
+    def _write(self, chunks: Iterator[memoryview], hasher: Hasher) -> Stored:
         staged = self.stage()
-        hasher = Hasher(size)
         try:
             with _space():
                 descriptor = self.disk.create(staged)

@@ -54,14 +54,15 @@ class LocalUpstream:
                 files.append(RemoteFile(path, 0))
                 continue
             try:
-                stored = hash_file(self.path(path))
+                file = self.path(path)
+                large = path.endswith(".safetensors") or file.stat().st_size > LARGE
+                stored = hash_file(file, lfs=large)
             except PermissionError as error:
                 raise Unprocessable(
                     "not_readable",
                     f"The hub's user may not read {path}",
                     "Give it the right to, or copy the folder",
                 ) from error
-            large = path.endswith(".safetensors") or stored.size > LARGE
             sha256 = stored.sha256 if large else None
             files.append(RemoteFile(path, stored.size, sha256, stored.git_sha1))
             total.update(f"{stored.sha256} {path}\n".encode())

@@ -319,14 +319,12 @@ def _copy(
     for file in files:
         if cancelled():
             raise Cancelled
-        found = store.add_file(source.path(file.path))
+        found = store.add_file(source.path(file.path), lfs=file.sha256 is not None)
         wanted, actual = (
             (file.sha256, found.sha256) if file.sha256 else (file.git_sha1, found.git_sha1)
         )
         if wanted != actual:
             raise DigestMismatch(file.path, wanted or "", actual)
-        if file.sha256:
-            found = Stored(found.sha256, found.size, lfs_pointer_sha1(found.sha256, found.size))
         stored[file.path] = found
         done += file.size
         tell(done)

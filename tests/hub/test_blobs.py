@@ -1,13 +1,14 @@
 """The store's promises one by one; faults while publishing are in test_publishing.py."""
 
+import errno
 import hashlib
 import os
 from pathlib import Path
 
 import pytest
 
-from hub.blobs import BlobStore, DigestMismatch, Hasher, git_sha1, hash_file, lfs_pointer_sha1
-from hub.errors import InvalidRequest, NotFound
+from hub.blobs import BlobStore, DigestMismatch, Disk, Hasher, git_sha1, hash_file, lfs_pointer_sha1
+from hub.errors import InvalidRequest, NoSpace, NotFound
 
 
 @pytest.fixture
@@ -57,6 +58,33 @@ def test_adopting_moves_the_file(store: BlobStore) -> None:
     stored = store.adopt(staged, digest(b"abc"))
     assert not staged.exists()
     assert store.path(stored.sha256).read_bytes() == b"abc"
+
+
+def test_files_that_lfs_keeps_have_the_id_of_their_pointer(
+    store: BlobStore, tmp_path: Path
+) -> None:
+    pointer = lfs_pointer_sha1(digest(b"abc"), 3)
+    staged, source = store.stage(), tmp_path / "source"
+    for path in (staged, source):
+        path.write_bytes(b"abc")
+    assert store.adopt(staged, lfs=True) == store.add_file(source, lfs=True)
+    assert hash_file(source, lfs=True).git_sha1 == pointer
+    assert hash_file(source).git_sha1 == git_sha1(b"abc")
+
+
+def test_a_disk_that_fails_while_a_file_is_hashed(tmp_path: Path) -> None:
+    class Full(Disk):
+        def sync(self, path: Path) -> None:
+            if path.is_file():
+                raise OSError(errno.ENOSPC, "No space left on device")
+            super().sync(path)
+
+    store = BlobStore(tmp_path / "blobs", Full())
+    staged = store.stage()
+    staged.write_bytes(b"abc")
+    with pytest.raises(NoSpace):
+        store.adopt(staged)
+    assert not store.has(digest(b"abc"))
 
 
 def test_adopting_believes_a_hash_made_while_writing(store: BlobStore) -> None:

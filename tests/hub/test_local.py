@@ -82,7 +82,7 @@ def test_hashing_can_be_cancelled(folder: Path) -> None:
 def test_a_file_that_may_not_be_read_is_named(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(_path: Path) -> None:
+    def refuse(_path: Path, **_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(local, "hash_file", refuse)

@@ -68,12 +68,12 @@ def test_the_steps_are_in_order(settings: Settings) -> None:
         "make folder",  # staging
         "sync folder",
         "create",
+        "protect",
+        "sync file",
         "make folder",  # sha256
         "sync folder",
         "make folder",  # sha256/ab
         "sync folder",
-        "protect",
-        "sync file",
         "rename",
         "sync folder",
     ]
