@@ -1,32 +1,46 @@
 """Mirroring against `hf download`, from the same upstream on loopback, in pairs.
 
     python -m bench.mirror [--gigabytes 1] [--pairs 5]
+    python -m bench.mirror --kills 20 [--gigabytes 1]
 
 The upstream is a process of its own that answers ranges by sendfile. Both sides start cold: a new
 process, an empty folder. The hub checks SHA-256 and waits for the disk (fsync); `hf download`
 does neither. Printed are seconds, ratios and the peak memory of each process.
+
+With `--kills` the hub's process is killed so often on its way, from an upstream that sends 20 MB a
+second. Printed is the share of the bytes that were fetched twice.
 """
 
 import argparse
 import hashlib
 import json
 import os
+import random
 import shutil
+import signal
 import statistics
 import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
+
+import httpx
 
 from hub import db, mirror
 from hub.config import Settings
 
 NAME = "bench/model"
 SHA = "0123456789abcdef0123456789abcdef01234567"
+RATE = 20_000_000
+"""Bytes a second of a slow upstream."""
+PIECE = 1 << 16
 
 
 def make(folder: Path, size: int) -> None:
@@ -49,10 +63,18 @@ class Upstream(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, slow: bool = False) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
+        self.slow = slow
+        self.sent = 0
+        self.turn = threading.Lock()
         self.files = {path.name: path for path in folder.iterdir()}
         self.items = [self._item(path) for path in self.files.values()]
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Be silent about clients that were killed."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
     @staticmethod
     def _item(path: Path) -> dict[str, object]:
@@ -75,7 +97,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = urlsplit(self.path).path
-        if "/tree/" in path:
+        if path == "/sent":
+            self._json(self.server.sent)
+        elif "/tree/" in path:
             self._json(self.server.items)
         elif path.startswith("/api/"):
             names = [{"rfilename": name} for name in self.server.files]
@@ -113,14 +137,27 @@ class Handler(BaseHTTPRequestHandler):
         if self.command == "GET":
             with path.open("rb") as file:
                 while start < end:
-                    sent = os.sendfile(self.connection.fileno(), file.fileno(), start, end - start)
+                    count = min(end - start, PIECE) if self.server.slow else end - start
+                    sent = os.sendfile(self.connection.fileno(), file.fileno(), start, count)
                     start += sent
+                    if self.server.slow:
+                        with self.server.turn:
+                            self.server.sent += sent
+                            time.sleep(sent / RATE)
 
 
-def take(data: Path) -> None:
-    """The hub's side, in a process of its own."""
+def take(data: Path, tell: int) -> None:
+    """The hub's side, in a process of its own; a line on stdout when `tell` bytes are there."""
     settings = Settings(data=data)
-    mirror.mirror(settings, mirror.plan(settings, NAME), report=lambda *_: None)
+    told = False
+
+    def report(done: int, *_: object) -> None:
+        nonlocal told
+        if done >= tell and not told:
+            told = True
+            print("there", flush=True)
+
+    mirror.mirror(settings, mirror.plan(settings, NAME), report=report)
 
 
 def measure(command: list[str], environment: dict[str, str]) -> tuple[float, int]:
@@ -134,47 +171,76 @@ def measure(command: list[str], environment: dict[str, str]) -> tuple[float, int
     return time.monotonic() - began, used.ru_maxrss * 1024
 
 
-def compare(size: int, pairs: int) -> None:
-    """Run both sides in turns and print what they took."""
-    hf = shutil.which("hf", path=str(Path(sys.executable).parent)) or "hf"
+@contextmanager
+def upstream(size: int, *more: str) -> Iterator[tuple[Path, str]]:
+    """An upstream with a model of `size` bytes: a folder for what is made of it, its address."""
     with tempfile.TemporaryDirectory(prefix="bench-mirror-") as name:
         root = Path(name)
         (root / "repo").mkdir()
         make(root / "repo", size)
         server = subprocess.Popen(
-            [sys.executable, "-m", "bench.mirror", "--serve", str(root / "repo")],
+            [sys.executable, "-m", "bench.mirror", "--serve", str(root / "repo"), *more],
             stdout=subprocess.PIPE,
             text=True,
         )
         assert server.stdout
         try:
-            upstream = {"HF_ENDPOINT": server.stdout.readline().strip()}
-            ratios, peaks = [], []
-            for number in range(pairs):
-                data, cache = root / f"data{number}", root / f"cache{number}"
-                data.mkdir()
-                db.migrate(Settings(data=data).database)
-                ours, peak = measure(
-                    [sys.executable, "-m", "bench.mirror", "--take", str(data)], upstream
-                )
-                quiet = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HOME": str(cache)}
-                theirs, other = measure([hf, "download", NAME], upstream | quiet)
-                shutil.rmtree(data)
-                shutil.rmtree(cache)
-                ratios.append(ours / theirs)
-                peaks.append(peak)
-                print(
-                    f"hub {ours:6.2f} s {peak / 1e6:5.0f} MB   "
-                    f"hf {theirs:6.2f} s {other / 1e6:5.0f} MB   ratio {ratios[-1]:.2f}",
-                    flush=True,
-                )
-            print(
-                f"median ratio {statistics.median(ratios):.2f} (below 1: the hub is faster), "
-                f"peak memory of the hub {max(peaks) / 1e6:.0f} MB"
-            )
+            yield root, server.stdout.readline().strip()
         finally:
             server.kill()
             server.wait()
+
+
+def compare(size: int, pairs: int) -> None:
+    """Run both sides in turns and print what they took."""
+    hf = shutil.which("hf", path=str(Path(sys.executable).parent)) or "hf"
+    ratios, peaks = [], []
+    with upstream(size) as (root, address):
+        endpoint = {"HF_ENDPOINT": address}
+        for number in range(pairs):
+            data, cache = root / f"data{number}", root / f"cache{number}"
+            data.mkdir()
+            db.migrate(Settings(data=data).database)
+            ours, peak = measure(
+                [sys.executable, "-m", "bench.mirror", "--take", str(data)], endpoint
+            )
+            quiet = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HOME": str(cache)}
+            theirs, other = measure([hf, "download", NAME], endpoint | quiet)
+            shutil.rmtree(data)
+            shutil.rmtree(cache)
+            ratios.append(ours / theirs)
+            peaks.append(peak)
+            print(
+                f"hub {ours:6.2f} s {peak / 1e6:5.0f} MB   "
+                f"hf {theirs:6.2f} s {other / 1e6:5.0f} MB   ratio {ratios[-1]:.2f}",
+                flush=True,
+            )
+    print(
+        f"median ratio {statistics.median(ratios):.2f} (below 1: the hub is faster), "
+        f"peak memory of the hub {max(peaks) / 1e6:.0f} MB"
+    )
+
+
+def kill(size: int, kills: int) -> None:
+    """Kill the hub's process again and again, let the last one finish; print what that cost."""
+    chance = random.Random(size)  # noqa: S311 - the same moments every time
+    with upstream(size, "--slow") as (root, address):
+        data = root / "data"
+        data.mkdir()
+        db.migrate(Settings(data=data).database)
+        command = [sys.executable, "-m", "bench.mirror", "--take", str(data), "--tell"]
+        environment = os.environ | {"HF_ENDPOINT": address}
+        for number in range(kills):
+            goal = str(size * number // kills + chance.randrange(size // kills // 2))
+            with subprocess.Popen(
+                [*command, goal], env=environment, stdout=subprocess.PIPE
+            ) as process:
+                assert process.stdout
+                process.stdout.readline()
+                process.send_signal(signal.SIGKILL)
+        subprocess.run([*command, "0"], env=environment, stdout=subprocess.DEVNULL, check=True)
+        sent = httpx.get(f"{address}/sent", trust_env=False).json()
+    print(f"{kills} kills: {sent / size - 1:.2%} was fetched twice, goal under 5 %")
 
 
 def main() -> None:
@@ -182,15 +248,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Mirroring against hf download")
     parser.add_argument("--gigabytes", type=float, default=1.0)
     parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--kills", type=int)
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--slow", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--take", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--tell", type=int, default=0, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
-        server = Upstream(arguments.serve)
+        server = Upstream(arguments.serve, arguments.slow)
         print(f"http://127.0.0.1:{server.server_address[1]}", flush=True)
         server.serve_forever()
     elif arguments.take:
-        take(arguments.take)
+        take(arguments.take, arguments.tell)
+    elif arguments.kills:
+        kill(int(arguments.gigabytes * 1e9), arguments.kills)
     else:
         compare(int(arguments.gigabytes * 1e9), arguments.pairs)
 
