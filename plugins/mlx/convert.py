@@ -14,7 +14,7 @@ from source import Refused, accept
 
 PROMPT = "Once upon a time"
 TOKENS = 16  # enough to see that it computes
-PATIENCE = 2.0  # seconds that prompt and tokens may take: MLX's CPU back end is slow
+PATIENCE = 1.25  # seconds that prompt and tokens may take: MLX's CPU back end is slow
 
 
 def supports(config: dict[str, Any], files: list[str]) -> str | None:
@@ -77,7 +77,7 @@ def check(artefact: Path, job: Any) -> dict[str, Any]:
     versions = [f"{name} {importlib.metadata.version(name)}" for name in ("mlx-lm", "mlx")]
     device = "Metal" if mx.metal.is_available() else "CPU"
     try:
-        seen = runtime.generate(artefact, PROMPT, TOKENS, PATIENCE)
+        seen = runtime.generate(artefact, PROMPT, TOKENS, PATIENCE, job.threads)
     except (ValueError, KeyError, TypeError, OSError, RuntimeError, IndexError) as error:
         job.fail(
             "check_failed",

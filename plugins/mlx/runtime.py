@@ -1,11 +1,14 @@
 """An artefact in its own runtime: mlx-lm loads it and continues a text by the likeliest tokens.
 
-Without Metal two things differ, and neither changes a weight: BitLinear is computed by affine
-layers (ternary.py), and models with quantized layers or experts compute in FP32, because MLX's
-quantized product takes eight times as long on a CPU in BF16, and that of experts knows no other.
+Without Metal three things differ, and none changes a weight: BitLinear is computed by affine
+layers (ternary.py); models with quantized layers or experts compute in FP32, because MLX's
+quantized product takes eight times as long on a CPU in BF16, and that of experts knows no other;
+and every core computes some rows of a quantized product, which MLX leaves to one.
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,9 @@ from mlx.utils import tree_flatten, tree_map
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.models.switch_layers import SwitchLinear
 from mlx_lm.utils import load_model, load_tokenizer
+
+CORES = 4  # at most: more wait for each other
+ROWS = 512  # of a weight matrix, at least, to share a product
 
 
 def load(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -44,13 +50,55 @@ def _without_metal(model: nn.Module) -> None:
     model.update(tree_map(widen, model.parameters()))
 
 
-def generate(folder: Path, prompt: str, tokens: int, patience: float) -> dict[str, Any]:
+@contextmanager
+def shared(threads: int) -> Iterator[None]:
+    """Let so many threads compute quantized products, some rows each; the numbers are the same."""
+    whole = mx.quantized_matmul
+    streams = [mx.new_stream(mx.cpu) for _ in range(min(threads, CORES))]
+
+    def product(
+        x: mx.array,
+        w: mx.array,
+        /,
+        scales: mx.array,
+        biases: mx.array | None = None,
+        transpose: bool = True,
+        **settings: Any,
+    ) -> mx.array:
+        rows = w.shape[0]
+        if w.ndim != 2 or not transpose or rows < ROWS:
+            return whole(x, w, scales, biases, transpose, **settings)
+        parts = []
+        for number, stream in enumerate(streams):
+            some = slice(rows * number // len(streams), rows * (number + 1) // len(streams))
+            shift = None if biases is None else biases[some]
+            parts.append(whole(x, w[some], scales[some], shift, True, stream=stream, **settings))
+        return mx.concatenate(parts, axis=-1)
+
+    if mx.metal.is_available() or len(streams) < 2:
+        yield
+        return
+    mx.quantized_matmul = product
+    try:
+        yield
+    finally:
+        mx.quantized_matmul = whole
+
+
+def generate(
+    folder: Path, prompt: str, tokens: int, patience: float, threads: int = 1
+) -> dict[str, Any]:
     """Continue `prompt` by up to `tokens` tokens, in about `patience` seconds once it is loaded.
 
     How long a token takes is measured with the first of the prompt. Where there is no time for all,
     as with large models on a CPU, half of what there is goes to the prompt, which is cut short.
     Raises ValueError if a logit is not a number.
     """
+    with shared(threads):
+        return _generate(folder, prompt, tokens, patience)
+
+
+def _generate(folder: Path, prompt: str, tokens: int, patience: float) -> dict[str, Any]:
     began = time.perf_counter()
     # The tokenizer first: parsing it takes more memory than keeping it.
     tokenizer = load_tokenizer(folder, {"trust_remote_code": False})

@@ -125,6 +125,21 @@ def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return zoo.write("qwen3-0.6b", tmp_path_factory.mktemp("source") / "qwen")
 
 
+@pytest.mark.parametrize("mode", ["affine", "mxfp4"])
+def test_cores_share_a_product_without_changing_it(mode: str) -> None:
+    mx.random.seed(1)
+    x = mx.random.normal((3, 256))
+    for rows in (511, 513, 1030):
+        size = 64 if mode == "affine" else 32
+        packed = mx.quantize(mx.random.normal((rows, 256)), size, 4, mode=mode)
+        settings = {"transpose": True, "group_size": size, "bits": 4, "mode": mode}
+        alone = mx.quantized_matmul(x, *packed, **settings)
+        with runtime.shared(3):
+            together = mx.quantized_matmul(x, *packed, **settings)
+        assert mx.array_equal(alone, together).item(), rows
+    assert mx.quantized_matmul.__name__ == "quantized_matmul", "it is put back"
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_variant_equals_the_bare_tool_and_runs(variant: str, qwen: Path, tmp_path: Path) -> None:
     made, bare = tmp_path / "made", tmp_path / "bare"
