@@ -6,13 +6,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+from hypothesis import HealthCheck
 from xdist.scheduler import LoadFileScheduling
 
 from hub import db
 from hub.config import Settings
 
 pytest_plugins = ["postgres", "redis_server"]
+
+# An example takes as long as a busy machine lets it.
+hypothesis.settings.register_profile(
+    "patient",
+    parent=hypothesis.settings(),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture

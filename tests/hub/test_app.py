@@ -170,13 +170,13 @@ def test_known_tricks_in_addresses_get_nothing(place: str, trick: str, client: F
 
 @given(place=st.sampled_from(PLACES), trick=tricks)
 @example(place="/org/model/resolve/main/{}", trick="%2e%2e%2f" * 3)
-@hypothesis.settings(max_examples=200, deadline=None)
+@hypothesis.settings(max_examples=200)
 def test_any_trick_in_addresses_gets_nothing(place: str, trick: str, client: FlaskClient) -> None:
     _try(client, place, trick)
 
 
 @given(text=st.text(min_size=1, max_size=60))
-@hypothesis.settings(max_examples=50, deadline=None)
+@hypothesis.settings(max_examples=50)
 def test_no_text_in_an_address_is_an_internal_error(text: str, client: FlaskClient) -> None:
     for place in PLACES:
         answer = client.get(place.format(quote(text.encode("utf-8", "replace"), safe="/")))

@@ -151,7 +151,7 @@ HOSTILE = [
 ]
 
 
-@limits(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+@limits(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(st.text(max_size=60))
 @example(HOSTILE[0])
 @example(HOSTILE[1])

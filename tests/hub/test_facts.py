@@ -319,7 +319,7 @@ SMALL: dict[str, Header] = {
 }
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(anything, anything, anything, st.text(max_size=50))
 def test_no_value_crashes_it(config: Any, generation: Any, tokenizer: Any, card: str) -> None:
     found = facts(config, SMALL, f"---\n{card}\n---\n", [], generation, tokenizer)

@@ -174,7 +174,7 @@ def test_a_hostile_header_takes_little_memory(filler: bytes) -> None:
     assert peak < 3 * len(data)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=300))
 def test_random_bytes_are_refused_or_read(data: bytes) -> None:
     for given_ in (data, packed(data)):
@@ -182,7 +182,7 @@ def test_random_bytes_are_refused_or_read(data: bytes) -> None:
             parse_header(given_, size=len(given_))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_a_flipped_byte_never_breaks_the_reader(data: st.DataObject) -> None:
     whole = bytearray(packed(GOOD, bytes(36)))
@@ -202,7 +202,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.dictionaries(
         st.text(max_size=5) | st.just("__metadata__"),
@@ -222,7 +222,7 @@ def test_any_json_is_refused_or_read(header: dict[str, Any]) -> None:
         parse_header(packed(header))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.dictionaries(
         st.text(st.characters(exclude_categories=["Cs"]), max_size=20).filter(

@@ -305,7 +305,7 @@ def conversation(folder: Path, heard: list[Any]) -> _Conversation:
         ),
     ).map(lambda event: json.dumps(event).encode()),
 ))  # fmt: skip
-@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_line_is_an_event_or_garbage(tmp_path: Path, line: bytes) -> None:
     heard: list[Any] = []
     talk = conversation(tmp_path, heard)

@@ -332,7 +332,7 @@ def test_bad_queries_get_a_problem_document(query: str, client: FlaskClient) -> 
 
 
 @given(cursor=st.from_regex(r"[A-Za-z0-9_=-]{1,40}", fullmatch=True) | st.text(max_size=20))
-@trying(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@trying(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_cursor_is_an_internal_error(cursor: str, client: FlaskClient) -> None:
     for path in ("models", "jobs"):
         answer = client.get(f"/api/v1/{path}", query_string={"cursor": cursor})
@@ -354,7 +354,7 @@ json_values = st.recursive(
     )
     | json_values
 )
-@trying(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@trying(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_body_is_an_internal_error(body: Any, client: FlaskClient) -> None:
     for path in ("mirrors", "conversions"):
         assert client.post(f"/api/v1/{path}", json=body).status_code < 500
