@@ -236,7 +236,8 @@ def kill(size: int, kills: int) -> None:
                 [*command, goal], env=environment, stdout=subprocess.PIPE
             ) as process:
                 assert process.stdout
-                process.stdout.readline()
+                if process.stdout.readline() != b"there\n":
+                    raise SystemExit("a mirror ended by itself")
                 process.send_signal(signal.SIGKILL)
         subprocess.run([*command, "0"], env=environment, stdout=subprocess.DEVNULL, check=True)
         sent = httpx.get(f"{address}/sent", trust_env=False).json()

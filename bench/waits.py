@@ -69,10 +69,9 @@ def once() -> dict[str, float]:
         seen[name] = time.perf_counter() - began
         return found
 
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         settings = Settings(data=Path(name))
         environments.install(settings, formats.get(settings, "echo"), lambda _line: None)
-        stack = ExitStack()
         client = timed("first start", lambda: stack.enter_context(hub(settings.data)))
         body = {"repo": REPO, "folder": str(sample_folder())}
         finish(client, client.call("POST", "/mirrors", json=body))

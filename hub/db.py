@@ -8,12 +8,14 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Engine, event
+from sqlalchemy.exc import OperationalError
 from sqlmodel import Session, create_engine
 
 from hub.config import ROOT
 
-STILL = 60.0
+IDLE_TIMEOUT = 60.0
 """Seconds after which PostgreSQL ends a writer that does nothing: its machine stands still."""
+_IDLE = "25P03"  # SQLSTATE idle_in_transaction_session_timeout
 
 
 @lru_cache(maxsize=8)
@@ -32,8 +34,15 @@ def engine(url: str) -> Engine:
             # A worker that was suspended in here would keep others from its rows until it wakes up.
             if connection.get_execution_options().get("writes", False):
                 connection.exec_driver_sql(
-                    f"SET LOCAL idle_in_transaction_session_timeout = {STILL * 1000:.0f}"
+                    f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_TIMEOUT * 1000:.0f}"
                 )
+
+        @event.listens_for(made, "handle_error")
+        def _away(context: Any) -> None:
+            # The connection is gone, as when the server is: whoever tries again gets another one.
+            cause = context.original_exception
+            if getattr(cause, "sqlstate", None) == _IDLE:
+                raise OperationalError(context.statement, context.parameters, cause) from cause
 
         return made
     made = create_engine(url, connect_args={"timeout": 30})

@@ -102,8 +102,8 @@ def prospect(found: Prospect) -> dict[str, Any]:
         "variants": [_variant(order, one) for one in found.variants],
         "disk": {
             "needed": found.disk,
-            "free": found.room.free,
-            "promised": found.room.promised,
+            "free": found.space.free,
+            "reserved": found.space.reserved,
         },
         "memory": {"needed": found.memory, "allowed": found.allowed},
         "seconds": _span(found.seconds),

@@ -6,7 +6,6 @@ the next try to go on from; a cancelled one too, for a day (hub/gc.py).
 """
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
-from hub import db, intake, names, repos, safetensors
+from hub import db, intake, names, repos, safetensors, space
 from hub.blobs import BlobStore, DigestMismatch, Stored, lfs_pointer_sha1
 from hub.config import Settings
 from hub.errors import NoSpace, TooLarge, Unprocessable
@@ -248,11 +247,12 @@ def _check_space(settings: Settings, plan: Plan) -> None:
     partial = settings.data / "partial"
     missing = {key(file): file for file in plan.missing}
     needed = sum(max(0, file.size - _reserved(partial / name)) for name, file in missing.items())
-    free = shutil.disk_usage(settings.data).free
-    if needed * MARGIN > free:
+    with db.reading(settings.database) as session:
+        disk = space.available(settings, session)
+    if needed * MARGIN > disk.left:
         raise NoSpace(
             "disk_too_small",
-            f"{plan.repo} needs {int(needed * MARGIN)} bytes of disk, {free} are free",
+            f"{plan.repo} needs {size(int(needed * MARGIN))} of disk, and {disk}",
             "Free some space with `slmhub gc`, or move HUB_DATA to a larger disk",
         )
 

@@ -145,7 +145,8 @@ class Job(SQLModel, table=True):
     request: dict[str, Any] = Field(
         default_factory=dict,
         sa_column=Column(JSON, nullable=False),
-        description="convert: variants, options, keys {variant: artefact key}; mirror: folder",
+        description="convert: variants, options, {variant: artefact key} as keys, {variant: bytes} "
+        "as sizes; mirror: folder",
     )
     attempt: int = 0
     losses: int = Field(

@@ -176,7 +176,10 @@ class Partial:
 
     def _open(self) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        self._bytes = os.open(self.folder / "bytes", flags, 0o600)
+        path = self.folder / "bytes"
+        if path.exists():
+            path.chmod(0o600)  # a publication that ended half-way has made it read-only
+        self._bytes = os.open(path, flags, 0o600)
         try:
             if os.fstat(self._bytes).st_size != self.size:
                 self._reserve()

@@ -22,7 +22,7 @@ from hub import (
     mirror,
     outline,
     repos,
-    room,
+    space,
 )
 from hub.asking import Appraisal, Estimate
 from hub.config import Settings
@@ -32,8 +32,8 @@ from hub.manifest import Value
 from hub.models import ACTIVE, Artefact, Commit, File, Job, Repo
 from hub.outline import Outline
 from hub.patience import Cancelled
-from hub.room import Disk
 from hub.sizes import size
+from hub.space import Space
 
 PATIENCE = 20
 """Seconds that upstream has to describe a model which is not mirrored."""
@@ -69,6 +69,11 @@ class Order:
     def missing(self) -> list[str]:
         return [name for name in self.variants if name not in self.made]
 
+    @property
+    def keys(self) -> list[str]:
+        """The artefact keys of its variants."""
+        return list(self.job.request["keys"].values())
+
 
 @dataclass(frozen=True)
 class Forecast:
@@ -95,11 +100,18 @@ class Prospect:
     order: Order
     variants: list[Forecast]
     disk: int
-    room: Disk
+    space: Space
     memory: int
     allowed: int
     seconds: tuple[float, float] | None
     refusal: HubError | None
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of what this order alone will add, by variant."""
+        making = self.order.making
+        some = {one.name: one.estimate for one in self.variants if one.name not in making}
+        return {name: estimate.size for name, estimate in some.items() if estimate}
 
 
 def order(
@@ -144,10 +156,16 @@ def order(
     return Order(fmt, job, outline.of_commit(settings, commit, files), there, making, twin)
 
 
-def weigh(settings: Settings, order: Order, appraise: Appraise | None = None) -> Prospect:
+def weigh(
+    settings: Settings,
+    order: Order,
+    appraise: Appraise | None = None,
+    available: Space | None = None,
+) -> Prospect:
     """Ask the plugin what an order will cost, and hold it against what this machine has.
 
     `appraise` asks in another way than asking.appraise, as one that remembers the answers.
+    `available` is the disk that several orders share, if they were looked at together.
     """
     fmt, missing = order.fmt, order.missing
     refusal: HubError | None = None
@@ -175,11 +193,9 @@ def weigh(settings: Settings, order: Order, appraise: Appraise | None = None) ->
             f"{fmt.title} cannot convert this model; another format may.",
         )
     estimates = appraisal.estimates
-    # So that later requests know what this one will take.
-    order.job.request[room.SIZES] = {name: one.size for name, one in estimates.items()}
     with db.reading(settings.database) as session:
         known = durations.finished(session, fmt.name)
-        disk = room.disk(settings, session, set(order.job.request["keys"].values()))
+        available = available or space.available(settings, session, order.keys)
     weights = order.model.weights
     variants = [
         Forecast(
@@ -195,12 +211,12 @@ def weigh(settings: Settings, order: Order, appraise: Appraise | None = None) ->
     memory = max((one.memory for one in estimates.values()), default=0)
     allowed = launch.memory(settings)
     rough = any(one.rough for one in estimates.values())
-    refusal = refusal or _too_small(fmt, needed, disk, memory, allowed, rough)
+    refusal = refusal or _too_small(fmt, needed, available, memory, allowed, rough)
     return Prospect(
         order=order,
         variants=variants,
         disk=needed,
-        room=disk,
+        space=available,
         memory=memory,
         allowed=allowed,
         seconds=durations.expected(known, missing, weights),
@@ -219,7 +235,7 @@ def together(prospects: Sequence[Prospect]) -> tuple[int, HubError | None]:
         max((one.order.download for one in some), default=0),
         [[each.estimate for each in one.variants if each.estimate] for one in some],
     )
-    least = min((one.room for one in some), key=lambda room: room.left, default=Disk(0))
+    least = min((one.space for one in some), key=lambda space: space.left, default=Space(0))
     if len(some) < 2 or disk <= least.left:
         return disk, None
     return disk, NoSpace(
@@ -244,12 +260,12 @@ def disk_for(download: int, orders: Sequence[Sequence[Estimate]]) -> int:
 
 
 def _too_small(
-    fmt: Format, needed: int, disk: Disk, memory: int, allowed: int, rough: bool
+    fmt: Format, needed: int, space: Space, memory: int, allowed: int, rough: bool
 ) -> HubError | None:
-    if needed > disk.left:
+    if needed > space.left:
         return NoSpace(
             "disk_too_small",
-            f"This conversion needs about {size(needed)} of disk, and {disk}.",
+            f"This conversion needs about {size(needed)} of disk, and {space}.",
             "Free some space (`slmhub gc` removes what nothing needs), or ask for fewer variants.",
         )
     if memory > allowed:

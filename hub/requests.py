@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sqlmodel import col, select
 
-from hub import db, jobs, prospects
+from hub import db, jobs, prospects, space
 from hub.config import Settings
 from hub.errors import InvalidRequest, Unprocessable
 from hub.local import readable
@@ -64,20 +64,26 @@ def request_conversion(
     Refused here is what cannot succeed, with the figures (hub/prospects.py).
     """
     order = prospects.order(settings, repo, revision, plugin, variants, options)
+    sizes: Mapping[str, int] = {}
     if order.twin is None and order.missing:
-        refusal = prospects.weigh(settings, order).refusal
-        if refusal is not None:
-            raise refusal
-    return accept(settings, order)
+        prospect = prospects.weigh(settings, order)
+        if prospect.refusal is not None:
+            raise prospect.refusal
+        sizes = prospect.sizes
+    return accept(settings, order, sizes)
 
 
-def accept(settings: Settings, order: Order) -> Job:
-    """Queue an order that was weighed and not refused; the same order returns the same job."""
+def accept(settings: Settings, order: Order, sizes: Mapping[str, int]) -> Job:
+    """Queue an order that was weighed and not refused; the same order returns the same job.
+
+    `sizes` are the bytes of its variants, for which later requests have to leave space.
+    """
     if order.twin is not None:
         return order.twin
     if not order.missing:
         return _already_done(settings, order.job)
-    return jobs.submit(settings, order.job)
+    request = order.job.request | {space.SIZES: dict(sizes)}
+    return jobs.submit(settings, Job.model_validate(order.job.model_dump() | {"request": request}))
 
 
 def again(settings: Settings, job_id: int) -> Job:

@@ -188,7 +188,7 @@ class DiskProspect(BaseModel):
 
     needed: int = Field(description="For the download, all files, and what lies beside them")
     free: int
-    promised: int = Field(description="What of it the conversions on their way will take")
+    reserved: int = Field(description="What of it the conversions on their way will take")
 
 
 class MemoryProspect(BaseModel):

@@ -265,7 +265,7 @@ def test_the_command_line_works_from_elsewhere(hub: Production) -> None:
 
 
 def test_events_come_through_nginx_as_they_happen(hub: Production) -> None:
-    body = {"repo": "org/model", "plugin": "echo", "variants": ["plain"], "options": {"sleep": 4}}
+    body = {"repo": "org/model", "plugin": "echo", "variants": ["plain"], "options": {"sleep": 8}}
     job = hub.operator.post("/api/v1/conversions", json=body).json()
     arrived = []
     with hub.stranger.stream("GET", f"/api/v1/jobs/{job['id']}/events") as answer:
@@ -284,7 +284,7 @@ def test_two_workers_share_the_jobs(hub: Production) -> None:
         options = {"options": {"sleep": seconds}}
         return hub.operator.post("/api/v1/conversions", json=body | options)
 
-    answers = [ask(3.0), ask(3.1)]
+    answers = [ask(10.0), ask(10.1)]
     jobs = [hub.finished(answer) for answer in answers]
     assert float(str(jobs[1]["started_at"])) < float(str(jobs[0]["finished_at"]))
 

@@ -27,7 +27,7 @@ def describe(prospect: Mapping[str, Any]) -> None:
     for repo, names in _repos(prospect["variants"]).items():
         print(f"into    {repo}: {', '.join(names)}")
     disk, memory = prospect["disk"], prospect["memory"]
-    taken = f", less {size(disk['promised'])} for other jobs" if disk["promised"] else ""
+    taken = f", less {size(disk['reserved'])} for other jobs" if disk["reserved"] else ""
     print(f"disk    {size(disk['needed'])} of {size(disk['free'])} that are free{taken}")
     print(f"memory  {size(memory['needed'])} of {size(memory['allowed'])} that may be used")
     print(f"time    {_time(prospect['seconds']) or 'unknown yet'}")

@@ -12,13 +12,14 @@ from typing import Any
 
 from werkzeug.datastructures import MultiDict
 
-from hub import formats, prospects
+from hub import db, formats, prospects, space
 from hub.asking import Appraisal
 from hub.config import Settings
 from hub.errors import HubError, Unavailable
 from hub.formats import Format
 from hub.outline import Outline
 from hub.prospects import Order, Prospect
+from hub.space import Space
 from hub.views.verdicts import Verdicts
 
 LONGEST = 64
@@ -151,7 +152,7 @@ class Plan:
 
     @property
     def left(self) -> int:
-        return min((job.prospect.room.left for job in self.good if job.prospect), default=0)
+        return min((job.prospect.space.left for job in self.good if job.prospect), default=0)
 
     @property
     def allowed(self) -> int:
@@ -208,11 +209,14 @@ def plan(
             continue
         jobs.append((order, _ask(settings, verdicts, order)))
     end = time.monotonic() + patience
+    wanted = {key for job in jobs if not isinstance(job, Planned) for key in job[0].keys}
+    with db.reading(settings.database) as session:
+        disk = space.available(settings, session, wanted)
     return _together(
         [
             job
             if isinstance(job, Planned)
-            else _weigh(settings, titles[job[0].fmt.name], *job, end)
+            else _weigh(settings, titles[job[0].fmt.name], *job, end, disk)
             for job in jobs
         ]
     )
@@ -229,7 +233,12 @@ def _ask(settings: Settings, verdicts: Verdicts, order: Order) -> Future[Apprais
 
 
 def _weigh(
-    settings: Settings, title: str, order: Order, answer: Future[Appraisal], end: float
+    settings: Settings,
+    title: str,
+    order: Order,
+    answer: Future[Appraisal],
+    end: float,
+    disk: Space,
 ) -> Planned:
     def appraise(
         _settings: Settings,
@@ -243,7 +252,7 @@ def _weigh(
         return Appraisal(said.reason, some)
 
     try:
-        found = prospects.weigh(settings, order, appraise)
+        found = prospects.weigh(settings, order, appraise, disk)
     except Late:
         return Planned(title, order.variants)
     return Planned(title, order.variants, found, found.refusal)

@@ -7,7 +7,7 @@ from typing import Any
 from flask import Blueprint, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
-from hub import catalogue, db, formats, launch, listing, markdown, prospects, repos, requests
+from hub import catalogue, db, formats, launch, listing, markdown, prospects, repos, requests, space
 from hub.asking import Estimate
 from hub.blobs import BlobStore
 from hub.commandlines import commands
@@ -16,7 +16,6 @@ from hub.errors import HubError, InvalidRequest
 from hub.formats import Format
 from hub.manifest import Variant
 from hub.models import ACTIVE, Artefact, Commit, File, Job, JobState, Repo
-from hub.room import Disk, disk
 from hub.security import reads, writes
 from hub.views import choices
 from hub.views.choices import Choice, Plan
@@ -43,10 +42,10 @@ CLASSES = {
 
 @dataclass(frozen=True)
 class Room:
-    """What this machine has: its disk, and bytes of memory that a conversion may use."""
+    """What a conversion may use of this machine, in bytes of disk and of memory."""
 
-    disk: Disk
-    allowed: int
+    disk: int
+    memory: int
 
 
 @dataclass(frozen=True)
@@ -120,9 +119,9 @@ class Section:
         """Of what a variant needs more than there is with default options: how much, how much."""
         if cell.estimate is None or not self.open:
             return None
-        if cell.estimate.memory > self.room.allowed:
-            return "memory", cell.estimate.memory, self.room.allowed
-        left = self.room.disk.left
+        if cell.estimate.memory > self.room.memory:
+            return "memory", cell.estimate.memory, self.room.memory
+        left = self.room.disk
         return ("disk", cell.disk, left) if cell.disk > left else None
 
 
@@ -195,7 +194,11 @@ def convert(org: str, name: str) -> Response:
         response.status_code = error.status
         response.headers["Cache-Control"] = "no-store"
         return response
-    made = [requests.accept(settings, job.prospect.order) for job in wanted.good if job.prospect]
+    made = [
+        requests.accept(settings, job.prospect.order, job.prospect.sizes)
+        for job in wanted.good
+        if job.prospect
+    ]
     if len(made) == 1:
         return redirect(url_for("jobs.show", job_id=made[0].id), 303)
     numbers = ",".join(str(job.id) for job in made)
@@ -235,12 +238,12 @@ def _page(
         files = repos.files(session, commit)
         if repo.kind == "derived":
             artefacts = catalogue.published_in(session, [repo.name])[repo.name]
-            jobs = {}
+            jobs, room = {}, Room(0, 0)  # nothing is converted from it
         else:
             artefacts = catalogue.made_from(session, {repo.name: commit.sha})[repo.name]
             jobs = dict(catalogue.latest_jobs(session, repo.name, commit.sha))
+            room = Room(space.available(settings, session).left, launch.memory(settings))
         derived = listing.page(session, kind="derived", source=repo.name, sort="name")[0]
-        room = Room(disk(settings, session), launch.memory(settings))
     common = {
         "repo": repo,
         "commit": commit,

@@ -63,16 +63,20 @@ def shared(threads: int) -> Iterator[None]:
         scales: mx.array,
         biases: mx.array | None = None,
         transpose: bool = True,
-        **settings: Any,
+        group_size: int | None = None,
+        bits: int | None = None,
+        mode: str = "affine",
+        *,
+        stream: Any = None,
     ) -> mx.array:
-        rows = w.shape[0]
-        if w.ndim != 2 or not transpose or rows < ROWS:
-            return whole(x, w, scales, biases, transpose, **settings)
+        rows, kind = w.shape[0], (group_size, bits, mode)
+        if w.ndim != 2 or not transpose or rows < ROWS or stream is not None:
+            return whole(x, w, scales, biases, transpose, *kind, stream=stream)
         parts = []
-        for number, stream in enumerate(streams):
+        for number, own in enumerate(streams):
             some = slice(rows * number // len(streams), rows * (number + 1) // len(streams))
             shift = None if biases is None else biases[some]
-            parts.append(whole(x, w[some], scales[some], shift, True, stream=stream, **settings))
+            parts.append(whole(x, w[some], scales[some], shift, True, *kind, stream=own))
         return mx.concatenate(parts, axis=-1)
 
     if mx.metal.is_available() or len(streams) < 2:

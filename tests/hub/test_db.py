@@ -2,10 +2,10 @@
 
 import pytest
 from sqlalchemy import update
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import OperationalError
 from sqlmodel import col, select
 
-from hub import db
+from hub import db, leases
 from hub.config import Settings
 from hub.models import Job
 
@@ -20,13 +20,16 @@ def test_a_writer_that_stands_still_loses_its_rows(
 
     def stand_still() -> None:
         with db.writing(url) as frozen:
-            job = frozen.exec(select(Job).with_for_update()).one()
+            with monkeypatch.context() as patch:
+                patch.setattr(db, "IDLE_TIMEOUT", 2)
+                job = frozen.exec(select(Job).with_for_update()).one()
             with db.writing(url) as other:  # waits for the row, and gets it
                 other.connection().execute(update(Job).values(message="mine"))
             job.message = "late"
 
-    monkeypatch.setattr(db, "STILL", 0.2)
-    with pytest.raises(DBAPIError, match="idle"):
+    # Whoever holds a job tries again: the reason is one of leases.AWAY.
+    with pytest.raises(OperationalError, match="idle"):
         stand_still()
+    assert issubclass(OperationalError, leases.AWAY)
     with db.reading(url) as session:
         assert session.exec(select(col(Job.message))).one() == "mine"

@@ -50,6 +50,16 @@ def test_a_journal_that_promises_too_much_is_not_believed(tmp_path: Path) -> Non
         assert partial.done == 0
 
 
+def test_a_publication_that_ended_half_way_has_made_it_read_only(tmp_path: Path) -> None:
+    with Partial(tmp_path / "x", 10, 4) as partial:
+        partial.write(0, memoryview(b"abcdefghij"))
+        partial.bytes.chmod(0o444)
+    with Partial(tmp_path / "x", 10, 4) as partial:
+        assert partial.complete
+        # Asked of the mode: root could open it anyway.
+        assert partial.bytes.stat().st_mode & 0o600 == 0o600
+
+
 def test_an_empty_file_is_complete(tmp_path: Path) -> None:
     with Partial(tmp_path / "x", 0, 4) as partial:
         assert partial.complete

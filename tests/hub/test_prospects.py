@@ -16,7 +16,7 @@ from hub.errors import NotFound, Unavailable, Unprocessable
 from hub.formats import State
 from hub.outline import Outline
 from hub.prospects import Prospect
-from hub.room import Disk
+from hub.space import Space
 
 COSTS = {"plain": Estimate(100, 3000, 50), "loud": Estimate(200, 4000, 70)}
 
@@ -122,7 +122,7 @@ def test_what_is_on_its_way_is_not_refused(at: Settings, monkeypatch: pytest.Mon
     monkeypatch.setattr(queue, "ring", lambda *_: None)
     mirror.mirror(at, mirror.plan(at, "org/model"), report=lambda *_: None)
     order = prospects.order(at, "org/model", "main", "echo", ["plain"])
-    job = requests.accept(at, order)
+    job = requests.accept(at, order, {})
     small = at.model_copy(update={"memory_limit": 1000})
     found = look(small, "plain")
     assert found.order.twin is not None
@@ -142,16 +142,16 @@ def test_jobs_on_their_way_have_their_share_of_the_disk(
     monkeypatch.setitem(COSTS, "loud", Estimate(1000, 0, 0))
     mirror.mirror(at, mirror.plan(at, "org/model"), report=lambda *_: None)
     mine = look(at, "plain", ahead=False)
-    assert mine.room.promised == 0
-    job = requests.accept(at, mine.order)
-    assert look(at, "plain", ahead=False).room.promised == 0, "what is one's own"
+    assert mine.space.reserved == 0
+    job = requests.accept(at, mine.order, mine.sizes)
+    assert look(at, "plain", ahead=False).space.reserved == 0, "what is one's own"
     refusal = look(at, "loud", ahead=False).refusal
     assert refusal is not None
     assert refusal.kind == "disk_too_small"
     assert "that are free the jobs on their way will take about 1,152,921.5 TB" in refusal.message
     claim = leases.claim(at, job.id or 0, "w")
     assert claim is not None
-    assert look(at, "loud", ahead=False).room.promised == 1 << 60
+    assert look(at, "loud", ahead=False).space.reserved == 1 << 60
     source = Source("org/model", job.commit or "", [], {})
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / "plain.txt").write_text("plain")
@@ -159,7 +159,11 @@ def test_jobs_on_their_way_have_their_share_of_the_disk(
     artefacts.publish(
         at, claim, mine.order.fmt, source, Recipe(job.request["options"], {}, "strict"), made
     )
-    assert look(at, "loud", ahead=False).room.promised == 0, "it is on the disk by now"
+    assert look(at, "loud", ahead=False).space.reserved == 0, "it is on the disk by now"
+    leases.release(at, claim)
+    assert look(at, "loud", ahead=False).space.reserved == 0, "also when it is given back"
+    claim = leases.claim(at, job.id or 0, "w")
+    assert claim is not None
     leases.done(at, claim)
     assert look(at, "loud", ahead=False).refusal is None
 
@@ -181,7 +185,7 @@ def test_several_jobs_share_the_disk(at: Settings) -> None:
     # Both sizes, the download once, and beside them the most that one of them needs at a time.
     needed = int((one.order.download + 100 + 200 + 200 + 70) * 1.05)
     assert prospects.together([one, other]) == (needed, None)
-    tight = [replace(each, room=Disk(needed - 1)) for each in (one, other)]
+    tight = [replace(each, space=Space(needed - 1)) for each in (one, other)]
     assert all(each.disk < needed for each in tight)
     disk, refusal = prospects.together(tight)
     assert disk == needed

@@ -181,9 +181,7 @@ def test_the_log_is_cut_where_it_grows_too_large(convert: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("act", ["nothing", "hang"])
-def test_cancel_ends_all_within_the_grace(
-    convert: Any, monkeypatch: pytest.MonkeyPatch, act: str
-) -> None:
+def test_cancel_ends_all(convert: Any, monkeypatch: pytest.MonkeyPatch, act: str) -> None:
     monkeypatch.setattr("workers.watch.GRACE", 1)
     wanted = threading.Event()
     timer = threading.Timer(0.7, wanted.set)

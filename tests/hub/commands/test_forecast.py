@@ -97,7 +97,7 @@ def test_what_is_to_be_mirrored_first(capsys: pytest.CaptureFixture[str]) -> Non
             "mirrored": False,
             "download": 12 * 10**8,
             "variants": [variant | costs],
-            "disk": {"needed": 2 * 10**9, "free": 4 * 10**9, "promised": 10**9},
+            "disk": {"needed": 2 * 10**9, "free": 4 * 10**9, "reserved": 10**9},
             "memory": {"needed": 10**9, "allowed": 2 * 10**9},
             "seconds": {"least": 20.0, "most": 60.0},
             "job": None,

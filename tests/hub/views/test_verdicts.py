@@ -54,7 +54,7 @@ def test_those_who_are_slow_fill_in_later(
 
     monkeypatch.setattr(asking, "appraise", appraise)
     monkeypatch.setattr(outline, "of_commit", of_commit)
-    monkeypatch.setattr(module, "PATIENCE", 0.2)
+    monkeypatch.setattr(module, "PATIENCE", 2)
     answers = Verdicts()
     first = answers.about(settings, toys, *model)
     assert [name for name, one in first.items() if one.asked] == ["toy-0"]
