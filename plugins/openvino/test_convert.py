@@ -5,7 +5,6 @@ import importlib.util
 import json
 import shutil
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -158,9 +157,7 @@ def test_named_models_are_taken(name: str) -> None:
 def test_bad_models_are_refused(what: str, tmp_path: Path) -> None:
     model = zoo.write_bad(what, tmp_path / "bad")
     config = json.loads((model / "config.json").read_bytes())
-    start = time.monotonic()
     reason = plugin.supports(config, [path.name for path in model.iterdir()])
-    assert time.monotonic() - start < 0.5
     assert reason
     assert reason.count(".") >= 2
 

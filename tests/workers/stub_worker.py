@@ -3,6 +3,7 @@
     python stub_worker.py    with the settings in the environment, and
     STUB_TRACE               a file that gets a line for every start and end of a conversion
     STUB_VISIBILITY          Redis' visibility timeout in seconds, to show that it does not matter
+    STUB_LOOKS               how often the watchdog looks before it ends a worker
 
 The conversion runs in a child process of its own, as a real one does, which ends with its worker.
 """
@@ -21,7 +22,7 @@ from hub.config import Settings
 from hub.formats import Format
 from hub.joblog import JobLog
 from hub.manifest import Variant
-from workers import app, tasks
+from workers import app, tasks, watchdog
 from workers.holding import Cancelled, Holding
 
 FORMAT = Format(
@@ -49,9 +50,9 @@ def _end_with_parent() -> None:
 
 
 def convert(settings: Settings, held: Holding, folder: Path, joblog: JobLog) -> None:
-    """Sleep options["sleep"] seconds in a child, then publish what the options say."""
+    """Sleep as long as the options say in a child, then publish."""
     request = held.claim.request
-    seconds = request["options"]["sleep"]
+    seconds = request["options"]["first" if held.claim.token == 1 else "sleep"]
     code = f"import time; time.sleep({seconds})"
     child = subprocess.Popen(
         [sys.executable, "-c", code], preexec_fn=_end_with_parent, start_new_session=True
@@ -87,6 +88,8 @@ def convert(settings: Settings, held: Holding, folder: Path, joblog: JobLog) -> 
 def main() -> int:
     tasks.KINDS["convert"] = convert
     settings = Settings()
+    # A look is a second here: on a busy machine a healthy worker may need more than eight.
+    watchdog.LOOKS = int(os.environ.get("STUB_LOOKS", "100"))
     if seconds := os.environ.get("STUB_VISIBILITY"):
         make = app.make
 

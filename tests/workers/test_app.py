@@ -45,8 +45,9 @@ def test_jobs_run_in_turn_and_publish(bench: Bench) -> None:
 
 
 def test_a_killed_slot_loses_nothing(bench: Bench) -> None:
+    bench.miss_soon()
     bench.start()
-    job = bench.submit(sleep=2)
+    job = bench.submit(first=600)
     slot, converter = bench.running(job)
     os.kill(slot, signal.SIGKILL)
     wait(lambda: not alive(converter))
@@ -57,6 +58,7 @@ def test_a_killed_slot_loses_nothing(bench: Bench) -> None:
 
 def test_a_slot_killed_while_its_worker_starts(small: Bench) -> None:
     """Celery ends such a worker, or puts another slot there: what starts workers must be told."""
+    small.miss_soon()
     worker = small.start()
     job = small.submit()
     wait(worker.children)
@@ -70,8 +72,9 @@ def test_a_slot_killed_while_its_worker_starts(small: Bench) -> None:
 
 
 def test_a_killed_worker_loses_nothing(small: Bench) -> None:
+    small.miss_soon()
     worker = small.start()
-    job = small.submit(sleep=2)
+    job = small.submit(first=600)
     slot, converter = small.running(job)
     worker.kill()
     worker.wait(PATIENCE)
@@ -84,7 +87,7 @@ def test_a_killed_worker_loses_nothing(small: Bench) -> None:
 
 def test_a_killed_converter_fails_its_job_alone(small: Bench) -> None:
     small.start()
-    job, other = small.submit(1, sleep=20), small.submit(2)
+    job, other = small.submit(1, sleep=600), small.submit(2)
     _slot, converter = small.running(job)
     os.kill(converter, signal.SIGKILL)
     assert small.wait_for(job, "failed").error_kind == "internal"
@@ -93,8 +96,9 @@ def test_a_killed_converter_fails_its_job_alone(small: Bench) -> None:
 
 
 def test_a_job_that_kills_its_worker_is_given_up(small: Bench) -> None:
+    small.miss_soon()
     small.start()
-    job = small.submit(sleep=30)
+    job = small.submit(sleep=600)
     for attempt in (1, 2, 3):
         slot, _ = small.running(job, attempt)
         os.kill(slot, signal.SIGKILL)
@@ -153,8 +157,9 @@ def test_a_job_longer_than_the_visibility_timeout_runs_once(small: Bench) -> Non
 
 
 def test_a_zombie_cannot_publish(small: Bench) -> None:
+    small.miss_soon()
     zombie = small.start()
-    job = small.submit(sleep=1)
+    job = small.submit(first=600)
     slot, _ = small.running(job)
     stopped = [psutil.Process(slot), zombie]
     small.suspend(*stopped)
@@ -190,7 +195,7 @@ def test_cancelling_ends_the_converter(small: Bench) -> None:
 
 def test_a_stopping_worker_gives_its_job_back(small: Bench) -> None:
     worker = small.start()
-    job = small.submit(sleep=3)
+    job = small.submit(first=600)
     slot, converter = small.running(job)
     worker.terminate()
     small.wait_for(job, "queued")
@@ -220,8 +225,9 @@ def test_a_database_that_was_away(
     db.migrate(settings.database)
     bench = make_bench(settings, redis_server, tmp_path)
     try:
+        bench.miss_soon()
         bench.start()
-        job = bench.submit(0, sleep=9)
+        job = bench.submit(0, sleep=15)
         waiting = bench.submit(1)
         bench.running(job)
         own_postgres.stop()

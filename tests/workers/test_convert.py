@@ -96,9 +96,9 @@ def test_only_what_is_missing_is_made(hub: Settings) -> None:
 @pytest.mark.slow
 def test_variants_that_were_finished_before_a_failure_stay(hub: Settings) -> None:
     # The plugin's second variant hits a limit that its first does not.
-    quick = hub.model_copy(update={"job_timeout": 5})
-    found = run(quick, "plain", "loud", sleep=3)
-    assert (found.state, found.error_kind) == ("failed", "timeout")
+    small = hub.model_copy(update={"output_limit": 20 << 20})
+    found = run(small, "plain", "loud", write=15)
+    assert (found.state, found.error_kind) == ("failed", "output_too_large")
     with db.reading(hub.database) as session:
         made = jobs.describe(session, hub, found)["artefacts"]
     assert [one["variant"] for one in made] == ["plain"]

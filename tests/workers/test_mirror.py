@@ -59,7 +59,7 @@ def test_cancelled(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     def cancelling(self: job_of_mirror.Holding, progress: float, message: str) -> None:
         report(self, progress, message)
         jobs.cancel(quick, self.claim.id)
-        self._thread.join(5)
+        self._thread.join(120)
 
     monkeypatch.setattr(job_of_mirror.Holding, "report", cancelling)
     with FakeHub() as hub:

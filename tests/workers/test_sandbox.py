@@ -1,5 +1,6 @@
 """What a hostile converter tries, behind the walls and without them: it must bite without."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -49,7 +50,7 @@ def listening(family: int, address: Any) -> Iterator[Any]:
                     connection, _ = server.accept()
                 except OSError:
                     return
-                with connection:
+                with connection, contextlib.suppress(OSError):  # who asked may have given up
                     connection.sendall(SECRET.encode())
 
         thread = threading.Thread(target=serve, daemon=True)
@@ -263,7 +264,7 @@ def test_a_kill_of_the_launcher_or_its_parent_ends_all(
     )
     parent = psutil.Popen([sys.executable, "-c", script, str(plan), str(launch.LAUNCHER)])
     deadline = time.monotonic() + 60
-    while not (sleeps := [p for p in parent.children(recursive=True) if p.name() == "sleep"]):
+    while not (sleeps := [p for p in parent.children(recursive=True) if named(p) == "sleep"]):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     family = parent.children(recursive=True)
@@ -272,6 +273,14 @@ def test_a_kill_of_the_launcher_or_its_parent_ends_all(
     parent.wait(60)
     _, left = psutil.wait_procs([*family, *sleeps], timeout=60)
     assert not left
+
+
+def named(process: psutil.Process) -> str | None:
+    """The name of a process, unless it has ended meanwhile."""
+    try:
+        return str(process.name())
+    except psutil.NoSuchProcess:
+        return None
 
 
 def by_hand(folder: Path, command: list[str], **changes: Any) -> Path:

@@ -16,7 +16,10 @@ from workers.watchdog import Watchdog
 
 
 @pytest.fixture
-def served(settings: Settings, redis_server: RedisServer) -> Settings:
+def served(
+    settings: Settings, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> Settings:
+    monkeypatch.setattr(queue, "ANSWER_TIMEOUT", 60)
     return settings.model_copy(update={"redis_url": redis_server.url})
 
 
@@ -79,7 +82,7 @@ def test_a_stalled_worker_ends_and_another_does_the_work(
 ) -> None:
     bench = make_bench(settings, redis_server, tmp_path)
     try:
-        worker = bench.start()
+        worker = bench.start(STUB_LOOKS=str(watchdog.LOOKS))
         bench.wait_for(bench.submit(0), "done")
         (slot,) = worker.children()
         slot.suspend()
