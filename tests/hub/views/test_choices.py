@@ -37,7 +37,7 @@ class Plugins:
         self, _settings: object, fmt: Any, _model: object, variants: Any = (), options: Any = None
     ) -> Appraisal:
         self.asked.append((fmt.name, dict(options or {})))
-        assert self.slow.wait(60)
+        assert self.slow.wait(120)
         if fmt.name in self.refuses:
             return Appraisal(self.refuses[fmt.name])
         size = 8 * GB // (options or {}).get("group_size", 8)
@@ -238,7 +238,7 @@ def test_nobody_waits_for_a_slow_plugin(
     assert "Toy did not say yet what it will take." in words(page)
     assert queued(settings) == []
     plugins.slow.set()
-    monkeypatch.setattr("hub.views.model.PATIENCE", 10)
+    monkeypatch.setattr("hub.views.model.PATIENCE", 60)
     part = send(client, "toy:q4", "tin:q4", show="part")
     assert "data-asking" not in part
     assert sorted(name for name, _ in plugins.asked) == ["tin", "toy"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from furnished import add_model, add_plugin
+from workbench import wait
 
 from hub import asking, db, outline, repos
 from hub.asking import Appraisal
@@ -49,17 +50,18 @@ def test_those_who_are_slow_fill_in_later(
 
     def appraise(_settings: object, fmt: Format, *_: object) -> Appraisal:
         if fmt.name != "toy-0":
-            assert slow.wait(60)
+            assert slow.wait(120)
         return Appraisal(fmt.name)
 
     monkeypatch.setattr(asking, "appraise", appraise)
     monkeypatch.setattr(outline, "of_commit", of_commit)
-    monkeypatch.setattr(module, "PATIENCE", 2)
+    monkeypatch.setattr(module, "PATIENCE", 0.1)
     answers = Verdicts()
+    wait(lambda: answers.about(settings, toys, *model)["toy-0"].asked)
     first = answers.about(settings, toys, *model)
     assert [name for name, one in first.items() if one.asked] == ["toy-0"]
     slow.set()
-    monkeypatch.setattr(module, "PATIENCE", 10)
+    monkeypatch.setattr(module, "PATIENCE", 60)
     later = answers.about(settings, toys, *model)
     assert {name: one.reason for name, one in later.items()} == {fmt.name: fmt.name for fmt in toys}
     assert len(read) == 1, "all five share what was read of the model"
@@ -80,12 +82,11 @@ def test_a_failure_is_asked_about_again_and_other_options_are_another_question(
         return Appraisal()
 
     monkeypatch.setattr(asking, "appraise", appraise)
-    monkeypatch.setattr(module, "PATIENCE", 10)
     answers, fmt = Verdicts(), toys[0]
     assert answers.about(settings, [fmt], *model)[fmt.name].reason == "It fell over. Look."
     assert answers.about(settings, [fmt], *model)[fmt.name].reason is None
     for ratio in (0.5, 0.75, 0.75, "0.5"):
         options = fmt.validate_options({"ratio": ratio})
         future = answers.ask(settings, fmt, model[0].sha, lambda: outline.Outline(), options)
-        assert future.result(10) == Appraisal()
+        assert future.result(60) == Appraisal()
     assert asked == [0.5, 0.5, 0.75]
