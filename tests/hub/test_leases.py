@@ -200,7 +200,7 @@ def race(settings: Settings, count: int) -> None:
         racer.start()
     taken: Counter[int] = Counter()
     for _ in racers:
-        mine = answers.get(timeout=240)
+        mine = answers.get(timeout=600)
         assert isinstance(mine, list), mine
         taken.update(mine)
     for racer in racers:

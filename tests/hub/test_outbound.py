@@ -161,10 +161,11 @@ def test_a_connection_is_used_again() -> None:
 def test_silence_ends_a_connection() -> None:
     with FakeHub(cdn=False) as hub:
         sha = hub.add("org/model", tiny_model())
-        hub.fault("*/model.safetensors", stall=30)
-        web = Web(Hosts(hub.url), silence=0.2)
+        hub.fault("*/model.safetensors", stall=120)
+        web = Web(Hosts(hub.url), silence=1)
         url = f"{hub.url}/org/model/resolve/{sha}/model.safetensors"
-        with web.get(url, {}) as answer, pytest.raises(Interrupted, match="sent nothing"):
+        # On a busy machine the headers may be what is late.
+        with pytest.raises(Interrupted, match="sent nothing"), web.get(url, {}) as answer:
             list(answer.chunks(memoryview(bytearray(1000))))
 
 
