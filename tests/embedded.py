@@ -18,6 +18,15 @@ from workbench import PATIENCE, wait
 from hub.config import ROOT
 
 SLMHUB = [sys.executable, "-m", "hub.cli"]
+_PATIENT = """
+from hub import cli, up
+up.STOP_SECONDS = up.START_SECONDS = 110
+up.Child.flapping = lambda child: len(child.started) >= 5
+cli.main()
+"""
+UP = [sys.executable, "-c", _PATIENT, "up"]
+"""`slmhub up` for a busy machine: its children get nearly PATIENCE to start and to end, and one that
+ends five times keeps ending, however long that takes."""
 
 
 def environment(data: Path, **more: str) -> dict[str, str]:
@@ -82,7 +91,7 @@ class Embedded:
         out, err = self.folder / "out", self.folder / "err"
         with out.open("wb") as stdout, err.open("wb") as stderr:
             self.process = psutil.Popen(
-                [*SLMHUB, "up"], cwd=self.folder, env=self.env, stdin=subprocess.DEVNULL,
+                UP, cwd=self.folder, env=self.env, stdin=subprocess.DEVNULL,
                 stdout=stdout, stderr=stderr, start_new_session=True,
             )  # fmt: skip
         process = self.process
@@ -130,6 +139,13 @@ class Embedded:
                 continue
         return found
 
+    def gone(self) -> None:
+        """Wait until nothing is left: what has a session of its own may die a moment later."""
+        try:
+            wait(lambda: not self.left())
+        except TimeoutError as error:
+            raise AssertionError(f"these are left: {self.left()}") from error
+
     def clean(self) -> None:
         """End whatever a failed test left."""
         self.http.close()
@@ -138,7 +154,8 @@ class Embedded:
             self.process.kill()
             self.process.wait(PATIENCE)
         for one in self.left():
-            one.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
 
     # -- the API
 
