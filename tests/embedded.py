@@ -25,8 +25,8 @@ up.Child.flapping = lambda child: len(child.started) >= 5
 cli.main()
 """
 UP = [sys.executable, "-c", _PATIENT, "up"]
-"""`slmhub up` for a busy machine: its children get nearly PATIENCE to start and to end, and one that
-ends five times keeps ending, however long that takes."""
+"""`slmhub up` for a busy machine: its children get nearly PATIENCE to start and to end, and one
+that ends five times keeps ending, however long that takes."""
 
 
 def environment(data: Path, **more: str) -> dict[str, str]:
