@@ -1,6 +1,7 @@
 """The hub behind its real servers: gunicorn alone, and nginx before it, as processes of a test."""
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -14,14 +15,44 @@ import httpx
 
 ROOT = Path(__file__).parent.parent
 START = 120.0
-"""Seconds that a server may take to answer on a busy machine."""
+"""Seconds that a server may take to answer, or to end, on a busy machine."""
+
+
+def _ports() -> Iterator[int]:
+    """Ports below those that the kernel gives to outgoing connections, each once, in any order."""
+    try:
+        text = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text()
+    except OSError:
+        text = "32768"
+    end = int(text.split()[0])
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    found = list(range(max(1024, end - 10_000), end))[worker % count :: count]
+    random.SystemRandom().shuffle(found)  # hypothesis seeds the common one
+    yield from found
+    while True:
+        yield 0  # all are taken, or outgoing connections have the whole range: any that is free
+
+
+_PORTS = _ports()
 
 
 def free_port() -> int:
-    """A port that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on, and that stays free until a server of this test binds it.
+
+    That may be seconds later: one that the kernel chooses could be an outgoing connection's by
+    then, and other processes of the same tests have others.
+    """
+    for port in _PORTS:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("0.0.0.0", port))  # the servers have different addresses
+            except OSError:
+                if port:
+                    continue
+                raise
+            return int(probe.getsockname()[1])
+    raise AssertionError("there is always another port")
 
 
 @contextmanager
@@ -86,7 +117,7 @@ def _running(
     finally:
         process.terminate()
         try:
-            process.wait(60)
+            process.wait(START)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -98,7 +129,7 @@ def _wait(process: subprocess.Popen[bytes], address: str) -> None:
     while time.monotonic() < end:
         assert process.poll() is None, f"{process.args} ended with {process.returncode}"
         try:
-            if httpx.get(f"{address}/healthz", trust_env=False).is_success:
+            if httpx.get(f"{address}/healthz", trust_env=False, timeout=START).is_success:
                 return
         except httpx.TransportError:
             time.sleep(0.05)
