@@ -9,13 +9,15 @@ from furnished import add_artefact, add_job, add_log, add_model, add_plugin
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from shown import Shown
 from werkzeug.serving import make_server
+from workbench import PATIENCE
 
 from hub.app import create_app
 from hub.config import Settings
 from hub.models import JobState
 
 CHROMIUM = Path("/usr/bin/chromium")
-expect.set_options(timeout=30_000)  # 5 s are not enough for a machine that converts meanwhile
+MILLISECONDS = PATIENCE * 1000
+expect.set_options(timeout=MILLISECONDS)
 FLAGS = [
     "--no-sandbox",
     "--disable-background-networking",
@@ -38,7 +40,9 @@ def chromium() -> Iterator[Browser]:
     if not CHROMIUM.exists():
         pytest.skip("Debian's Chromium is not installed")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=FLAGS, timeout=MILLISECONDS
+        )
         yield browser
         browser.close()
 
@@ -71,8 +75,14 @@ def shown(settings: Settings, tmp_path: Path) -> Iterator[Shown]:
     server.server_close()
 
 
+def _patient(context: BrowserContext) -> BrowserContext:
+    context.set_default_timeout(MILLISECONDS)
+    context.set_default_navigation_timeout(MILLISECONDS)
+    return context
+
+
 def _watched(context: BrowserContext, faults: list[str]) -> Page:
-    page = context.new_page()
+    page = _patient(context).new_page()
     page.on("pageerror", lambda error: faults.append(f"script error: {error}"))
     page.on("dialog", lambda dialog: faults.append(f"dialog: {dialog.message}"))
     page.on("console", lambda said: said.type == "error" and faults.append(f"console: {said.text}"))
@@ -103,7 +113,7 @@ def page(chromium: Browser) -> Iterator[Page]:
 def bare_page(chromium: Browser) -> Iterator[Page]:
     """A page without JavaScript."""
     context = chromium.new_context(java_script_enabled=False)
-    yield context.new_page()
+    yield _patient(context).new_page()
     context.close()
 
 
