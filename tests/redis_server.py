@@ -15,6 +15,8 @@ from hub.redis_server import program
 
 PROGRAM = Path(tempfile.gettempdir()) / "slmhub-redis-program"
 """Where a server is unpacked once, on a machine that has none."""
+PATIENCE = 120.0
+"""Seconds after which a server that starts or answers late is given up: the machine may be busy."""
 
 
 class RedisServer:
@@ -34,18 +36,19 @@ class RedisServer:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             try:
                 self.ask("PING")
-            except redis.ConnectionError:
+            except (redis.ConnectionError, redis.TimeoutError):
                 time.sleep(0.01)
             else:
                 return
-        raise TimeoutError("Redis did not start within a minute")
+        raise TimeoutError(f"Redis did not start within {PATIENCE:g} s")
 
     def ask(self, *command: str) -> object:
-        with redis.Redis.from_url(self.url) as client:
+        patient = {"socket_timeout": PATIENCE, "socket_connect_timeout": PATIENCE}
+        with redis.Redis.from_url(self.url, **patient) as client:
             return client.execute_command(*command)
 
     def stop(self) -> None:
