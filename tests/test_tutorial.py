@@ -22,6 +22,8 @@ from workers.environments import PIP_FOR_UV
 DOCUMENT = (ROOT / "docs" / "plugins.md").read_text()
 TUTORIAL = DOCUMENT[DOCUMENT.index("## From nothing") : DOCUMENT.index("## The functions")]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
+PATIENCE = 600
+"""Seconds that a command of the text may take: some install packages."""
 FILE = re.compile(r"(?:# |<!-- )(at the end of )?(\S+)(?: -->)?\n")
 
 # Run by the Python of the plugin, which has the packages to read what it wrote.
@@ -96,7 +98,7 @@ class Reader:
         done = subprocess.run(
             ["bash", "-euc", f"{before}{text}\nexport -p > {shlex.quote(str(state))}"],
             cwd=self.folder, env=self.env, stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, timeout=300, check=False,
+            capture_output=True, text=True, timeout=PATIENCE, check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr[-6000:]}"
         return done.stdout
@@ -107,7 +109,7 @@ class Reader:
         if process == 0:
             os.chdir(self.folder)
             os.execve("/bin/sh", ["/bin/sh", "-ec", text], self.env | variables)
-        shown, deadline, answered = "", time.monotonic() + 120, False
+        shown, deadline, answered = "", time.monotonic() + PATIENCE, False
         while time.monotonic() < deadline:
             try:
                 data = os.read(terminal, 4096)
