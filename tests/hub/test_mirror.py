@@ -394,6 +394,7 @@ def report(done, total, message):
     if done > int(sys.argv[3]) and not told:
         told = True
         print("there", flush=True)
+        sys.stdin.read()  # the connections go on meanwhile, and whoever kills may be late
 
 print(mirror.mirror(settings, plan, report=report))
 """
@@ -407,11 +408,15 @@ def kill_and_finish(at: Settings, upstream: FakeHub, size: int, kills: int) -> f
     # Killed once so many bytes are there, at any moment within the next few.
     for number in range(kills):
         goal = size * number // kills + chance.randrange(size // kills // 2)
-        with subprocess.Popen([*command, str(goal)], stdout=subprocess.PIPE, cwd=ROOT) as child:
+        with subprocess.Popen(
+            [*command, str(goal)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+        ) as child:
             assert child.stdout
             assert child.stdout.readline() == b"there\n"
             child.send_signal(signal.SIGKILL)
-    done = subprocess.run([*command, "0"], stdout=subprocess.PIPE, cwd=ROOT, check=True)
+    done = subprocess.run(
+        [*command, "0"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, cwd=ROOT, check=True
+    )
     assert done.stdout.split()[-1].decode() == sha
     assert not list((at.data / "partial").iterdir())
     return upstream.sent(WEIGHTS) / size - 1
