@@ -53,6 +53,9 @@ def _without_metal(model: nn.Module) -> None:
 @contextmanager
 def shared(threads: int) -> Iterator[None]:
     """Let so many threads compute quantized products, some rows each; the numbers are the same."""
+    if mx.metal.is_available() or threads < 2:
+        yield
+        return
     whole = mx.quantized_matmul
     streams = [mx.new_stream(mx.cpu) for _ in range(min(threads, CORES))]
 
@@ -79,9 +82,6 @@ def shared(threads: int) -> Iterator[None]:
             parts.append(whole(x, w[some], scales[some], shift, True, *kind, stream=own))
         return mx.concatenate(parts, axis=-1)
 
-    if mx.metal.is_available() or len(streams) < 2:
-        yield
-        return
     mx.quantized_matmul = product
     try:
         yield
