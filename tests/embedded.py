@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +83,9 @@ class Embedded:
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return slmhub(self.env, *arguments)
 
-    def up(self) -> float:
-        """Start the hub and wait until it says where it is; the seconds that this took."""
+    def up(self) -> None:
+        """Start the hub and wait until it says where it is."""
         self.folder.mkdir(exist_ok=True)
-        began = time.monotonic()
         out, err = self.folder / "out", self.folder / "err"
         with out.open("wb") as stdout, err.open("wb") as stderr:
             self.process = psutil.Popen(
@@ -97,7 +95,6 @@ class Embedded:
         process = self.process
         wait(lambda: process.poll() is not None or self.url in out.read_text(), "an address")
         assert process.poll() is None, err.read_text() + self.logs()
-        return time.monotonic() - began
 
     def logs(self) -> str:
         return "\n".join(path.read_text()[-3000:] for path in (self.data / "logs").glob("*.log"))
@@ -119,13 +116,12 @@ class Embedded:
                     return one
         return None
 
-    def end(self, number: signal.Signals) -> tuple[int, float]:
-        """Send a signal to the supervisor alone; its exit code and the seconds until it ended."""
+    def end(self, number: signal.Signals) -> int:
+        """Send a signal to the supervisor alone, and wait for its end; its exit code."""
         assert self.process is not None
         self.family()
-        began = time.monotonic()
         self.process.send_signal(number)
-        return self.process.wait(PATIENCE), time.monotonic() - began
+        return int(self.process.wait(PATIENCE))
 
     def left(self) -> list[psutil.Process]:
         """What still runs of all that was seen, and whatever else names the data folder."""

@@ -151,8 +151,9 @@ class Plan:
         return max((job.prospect.memory for job in self.good if job.prospect), default=0)
 
     @property
-    def left(self) -> int:
-        return min((job.prospect.space.left for job in self.good if job.prospect), default=0)
+    def space(self) -> Space:
+        """The disk, which all of them were held against."""
+        return next((job.prospect.space for job in self.good if job.prospect), Space(0))
 
     @property
     def allowed(self) -> int:

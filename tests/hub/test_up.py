@@ -79,7 +79,7 @@ def test_a_signal_ends_it_and_leaves_nothing(hub: Embedded, number: signal.Signa
     hub.up()
     assert hub.http.get("/healthz").is_success
     assert all(hub.child(name) for name in ("redis", "web", "worker"))
-    assert hub.end(number)[0] == 0
+    assert hub.end(number) == 0
     hub.gone()
     assert (hub.folder / "err").read_text() == "Stopped.\n"
     assert not (hub.data / "redis.sock").exists()
@@ -89,7 +89,7 @@ def test_a_signal_ends_it_and_leaves_nothing(hub: Embedded, number: signal.Signa
 def test_a_signal_in_the_middle_of_a_conversion(
     hub: Embedded, converting: dict[str, object], number: signal.Signals
 ) -> None:
-    assert hub.end(number)[0] == 0
+    assert hub.end(number) == 0
     hub.gone()
     assert row(hub, converting["id"]).state == "queued"
     assert list((hub.data / "scratch").iterdir()) == []
@@ -97,7 +97,7 @@ def test_a_signal_in_the_middle_of_a_conversion(
     hub.up()
     ended = hub.done(converting)
     assert [one["variant"] for one in ended["artefacts"]] == ["plain"]
-    assert hub.end(signal.SIGTERM)[0] == 0
+    assert hub.end(signal.SIGTERM) == 0
 
 
 def test_a_signal_in_the_middle_of_an_installation(hub: Embedded) -> None:
@@ -115,7 +115,7 @@ def test_a_signal_in_the_middle_of_an_installation(hub: Embedded) -> None:
             [*UP, "--sample"], cwd=hub.folder, env=hub.env, stdout=log, stderr=log
         )
         wait(installing, "uv at work")
-        assert hub.end(signal.SIGTERM)[0] == 0
+        assert hub.end(signal.SIGTERM) == 0
         hub.gone()
     assert "Traceback" not in out.read_text()
 
@@ -128,7 +128,7 @@ def test_nothing_survives_a_killed_supervisor(hub: Embedded, converting: dict[st
     hurry(hub, converting["id"])
     hub.up()
     hub.done(converting)
-    assert hub.end(signal.SIGTERM)[0] == 0
+    assert hub.end(signal.SIGTERM) == 0
 
 
 @pytest.mark.parametrize("name", ["redis", "web", "worker"])
@@ -150,7 +150,7 @@ def test_what_is_killed_is_started_again(hub: Embedded, name: str) -> None:
 
     wait(answers, "an answer")
     hub.done(hub.convert("plain"))
-    assert hub.end(signal.SIGTERM)[0] == 0
+    assert hub.end(signal.SIGTERM) == 0
     hub.gone()
 
 
@@ -189,7 +189,7 @@ def test_a_second_start_has_everything(hub: Embedded) -> None:
     contents = [hub.http.get(url).content for url in files]
     assert len(files) == 2
     assert all(contents)
-    assert hub.end(signal.SIGTERM)[0] == 0
+    assert hub.end(signal.SIGTERM) == 0
 
     hub.up()
     assert hub.job(made["id"]) == made
@@ -197,7 +197,7 @@ def test_a_second_start_has_everything(hub: Embedded) -> None:
     assert [hub.http.get(url).content for url in files] == contents
     again = hub.convert("plain", "loud")
     assert again["state"] == "done"
-    assert hub.end(signal.SIGTERM)[0] == 0
+    assert hub.end(signal.SIGTERM) == 0
 
 
 def test_a_long_data_path(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_a_long_data_path(tmp_path: Path) -> None:
         # Of the worker: Redis puts its title where its own variables were.
         socket_path = worker.environ()["HUB_REDIS_URL"].removeprefix("unix://")
         assert not socket_path.startswith(str(hub.data))
-        assert hub.end(signal.SIGTERM)[0] == 0
+        assert hub.end(signal.SIGTERM) == 0
         hub.gone()
         assert not Path(socket_path).parent.exists()
     finally:
@@ -226,7 +226,7 @@ def test_paths_are_those_of_the_callers_folder(hub: Embedded) -> None:
     shown = hub.http.get("/api/v1/plugins").json()["items"]
     assert "toy" in {item["name"] for item in shown}
     assert (hub.data / "hub.sqlite").exists()
-    assert hub.end(signal.SIGTERM)[0] == 0
+    assert hub.end(signal.SIGTERM) == 0
     hub.gone()
 
 
@@ -249,7 +249,7 @@ def test_a_second_hub_on_the_same_folder(hub: Embedded) -> None:
     assert f"Another hub (process {hub.process.pid}) uses" in refused(other.env)
     assert hub.http.get("/healthz").is_success
     other.http.close()
-    assert hub.end(signal.SIGTERM)[0] == 0
+    assert hub.end(signal.SIGTERM) == 0
 
 
 def test_a_port_in_use(hub: Embedded) -> None:
@@ -259,7 +259,7 @@ def test_a_port_in_use(hub: Embedded) -> None:
         sentence = refused(hub.env)
     assert f"The port {hub.port} on 127.0.0.1 cannot be used: Address already in use" in sentence
     hub.up()  # the refusal left nothing locked
-    assert hub.end(signal.SIGTERM)[0] == 0
+    assert hub.end(signal.SIGTERM) == 0
 
 
 def test_an_address_that_is_not_of_this_machine(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ import itertools
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +30,6 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
 class Outcome:
     """What became of one run."""
 
-    seconds: float = 0.0
     level: str = ""
     memory: int = 0
     scratch: int = 0
@@ -102,7 +100,6 @@ class Driver:
             *places,
         )
         log = io.BytesIO()
-        began = time.monotonic()
         try:
             made = runner.run(
                 self.settings.model_copy(update=limits or {}),
@@ -121,7 +118,6 @@ class Driver:
         except HubError as error:
             outcome.error = error
         finally:
-            outcome.seconds = time.monotonic() - began
             outcome.log = log.getvalue().decode("utf-8", "replace")
         for files in outcome.files.values():
             outcome.found += files.get("found.txt", "")

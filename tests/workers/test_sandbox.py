@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
+from workbench import wait
 
 from hub import formats, launch
 from hub.config import ROOT, Settings
@@ -263,10 +264,12 @@ def test_a_kill_of_the_launcher_or_its_parent_ends_all(
         "subprocess.run([sys.executable, '-I', sys.argv[2], sys.argv[1]])\n"
     )
     parent = psutil.Popen([sys.executable, "-c", script, str(plan), str(launch.LAUNCHER)])
-    deadline = time.monotonic() + 60
-    while not (sleeps := [p for p in parent.children(recursive=True) if named(p) == "sleep"]):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+
+    def sleeping() -> list[psutil.Process]:
+        return [p for p in parent.children(recursive=True) if named(p) == "sleep"]
+
+    wait(sleeping, "a process that sleeps")
+    sleeps = sleeping()
     family = parent.children(recursive=True)
     victim = family[0] if who == "launcher" else parent
     victim.kill()

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 from sqlmodel import col
+from workbench import wait
 
 from hub import db, joblog, jobs, leases
 from hub.config import Settings
@@ -47,11 +48,8 @@ def run(settings: Settings, work: tasks.Work, monkeypatch: pytest.MonkeyPatch) -
     return row(settings, job_id)
 
 
-def until_ended(held: Holding, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not held.ended():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+def until_ended(held: Holding) -> None:
+    wait(held.ended, "a reason to end")
     held.check()
 
 
@@ -210,11 +208,8 @@ def test_a_stopping_worker_gives_back_before_the_work_ends(
 
     def work(settings: Settings, held: Holding, *_: object) -> None:
         tasks.stop(15, None)
-        while not held.ended():
-            time.sleep(0.01)
-        deadline = time.monotonic() + 120
-        while row(settings, held.claim.id).state != "queued" and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait(held.ended)
+        wait(lambda: row(settings, held.claim.id).state == "queued")
         states.append(row(settings, held.claim.id).state)
         raise Cancelled
 
@@ -228,8 +223,7 @@ def test_work_that_is_done_while_the_worker_stops_counts_for_the_next(
 ) -> None:
     def work(settings: Settings, held: Holding, *_: object) -> None:
         tasks.stop()
-        while row(settings, held.claim.id).state != "queued":
-            time.sleep(0.01)
+        wait(lambda: row(settings, held.claim.id).state == "queued")
 
     assert run(quick, work, monkeypatch).state == "queued"
 
@@ -239,11 +233,9 @@ def test_progress_reaches_the_row(quick: Settings, monkeypatch: pytest.MonkeyPat
 
     def work(settings: Settings, held: Holding, *_: object) -> None:
         held.report(0.25, "a quarter")
-        deadline = time.monotonic() + 120
-        while not seen and time.monotonic() < deadline:
-            found = row(settings, held.claim.id)
-            if found.progress:
-                seen.append((found.progress, found.message))
+        wait(lambda: row(settings, held.claim.id).progress)
+        found = row(settings, held.claim.id)
+        seen.append((found.progress, found.message))
 
     run(quick, work, monkeypatch)
     assert seen == [(0.25, "a quarter")]
@@ -252,10 +244,7 @@ def test_progress_reaches_the_row(quick: Settings, monkeypatch: pytest.MonkeyPat
 def test_the_lease_is_kept_alive(quick: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     def work(settings: Settings, held: Holding, *_: object) -> None:
         first = row(settings, held.claim.id).lease_until or 0
-        deadline = time.monotonic() + 120
-        while (row(settings, held.claim.id).lease_until or 0) <= first + 0.3:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait(lambda: (row(settings, held.claim.id).lease_until or 0) > first + 0.3)
 
     assert run(quick, work, monkeypatch).state == "done"
 

@@ -109,7 +109,7 @@ def test_outages_longer_than_every_timeout_need_no_new_worker(
         # The watchdog has to be more patient than the consumer, as it is by default.
         bench = make_bench(settings, redis_server, tmp_path, redis_url=proxy.url, reconcile=8.0)
         try:
-            worker = bench.start()
+            worker = bench.start(STUB_LOOKS=str(watchdog.LOOKS))
             bench.wait_for(bench.submit(0), "done")
             redis_server.pause()
             job = _through(bench, 1, 35)
